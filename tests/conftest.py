@@ -1,0 +1,37 @@
+"Shared surroundings of the tests: offline, no window, a home of their own; real data and weights only where the environment names them."
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config):
+    "Before any test module is imported."
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    os.environ["MPLBACKEND"] = "Agg"
+    if "RVOS_HOME" not in os.environ:
+        home = tempfile.TemporaryDirectory(prefix="rvos_home_")
+        os.environ["RVOS_HOME"] = home.name
+        config.add_cleanup(home.cleanup)
+
+
+def folder_from(variable: str, what: str) -> Path:
+    "The folder that the environment variable names; skips where it is unset, fails where it names no folder."
+    if not os.environ.get(variable): pytest.skip(f"{variable} is not set: it names {what}")
+    path = Path(os.environ[variable])
+    if not path.is_dir(): pytest.fail(f"{variable} = {path}: no such folder; it should be {what}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def davis() -> Path:
+    "Folder that holds DAVIS/, davis_text_annotations/ and meta_expressions/."
+    return folder_from("RVOS_DAVIS", "the folder that holds DAVIS/ and the expressions")
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    "Folder of pretrained weight files."
+    return folder_from("RVOS_WEIGHTS", "a folder of pretrained weights")
