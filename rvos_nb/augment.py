@@ -35,21 +35,22 @@ def flip_words(text: str) -> str:
 # %% ../nbs/04_augment.ipynb #73b64708
 _CERTAIN = re.compile(  # "on the far left", "to right", "from the man's left"
     r"\b(?:on|to|from|at|in|into|towards?)\s+(?:(?:the|a|his|her|its|their|my|our|your|(?:the\s+)?\w+'s)\s+)?"
-    r"(?:(?:far|very|extreme|top|bottom|upper|lower|front|back|rear|up|down)[\s-]+)*$", re.I)
+    r"(?:(?:far|furthest|very|extreme|top|bottom|upper|lower|front|back|rear|up|down)[\s-]+)*$", re.I)
 _LIKELY = re.compile(  # "the left", "the man's left", "bottom left", "moving left", "left or right", first word
-    r"(?:^|\b(?:the|a|his|her|its|their|my|our|your|far|top|bottom|upper|lower|front|rear|up|down|(?:left|right)\s+(?:and|or)"
-    r"|(?!(?:hav|be|gett|\w*th)ing\b)\w+ing|(?!(?:it|he|she|that|what|who|there|here)'s)\w+'s)[\s-]+|[,;:(]\s*)$", re.I)
+    r"(?:^|\b(?:the|a|his|her|its|their|my|our|your|far|furthest|top|bottom|upper|lower|front|rear|up|down|(?:left|right)\s+(?:and|or)"
+    r"|(?!(?:hav|be|gett|remain|build|k|r|w|\w*th)ing\b)\w+ing|(?!(?:it|he|she|that|what|who|there|here)'s)\w+'s)[\s-]+|[,;:(]\s*)$", re.I)
 _PART_AFTER = re.compile(r"[\s-]+(?:side|hand|arm|leg|foot|paw|eye|ear|half|corner|edge|end|lane|wing|shoulder|wheel|most)\b", re.I)
-_IDIOM_AFTER = re.compile(  # "right behind", "right next to", "left over", "left the room", "the right way"
+_IDIOM_AFTER = re.compile(  # "right behind", "right next to", "left over", "left alone"
     r"\s+(?:behind|next|above|below|under|underneath|beneath|beside|before|after|at|by|in|inside|into|on|onto|over|off|up|down|out"
-    r"|outside|through|across|along|around|against|between|beyond|near|now|there|here|away|alone|as|when|where|for|the|his|her|a|an"
-    r"|way|time|thing|answer|size|order|moment|place|kind|angles?|to(?!\s+(?:the\s+)?(?:left|right)))\b", re.I)
-_HYPHEN_IDIOM = re.compile(  # "left-over", "right-angled", but not "left-hand"
-    r"-(?!(?:hand|most|side|facing|moving|looking|leaning|turn|foot|leg|arm|to|and|or|front|back|top|bottom|upper|lower)\w*)", re.I)
+    r"|outside|through|across|along|around|against|between|beyond|near|now|there|here|away|alone|as|when|where|for"
+    r"|thing|place|kind|to(?!\s+(?:the\s+)?(?:left|right)))\b", re.I)
+_NO_SIDE_AFTER = re.compile(  # "left-over" but not "left-hand", "at right angles", "left the room", "to right the boat", "right?"
+    r"-(?!(?:hand|most|side|facing|moving|looking|leaning|turn|foot|leg|arm|to|and|or|front|back|top|bottom|upper|lower)\w*)"
+    r"|\s+(?:angles?|way|time|answer|size|order|moment|the|an?|his|her|its|itself|their)\b|\s*\?", re.I)
 
 def _is_side(text: str, match: re.Match) -> bool:
     before, after = text[:match.start()], text[match.end():]
-    if _HYPHEN_IDIOM.match(after): return False
+    if _NO_SIDE_AFTER.match(after): return False
     if match[2] or _PART_AFTER.match(after) or _CERTAIN.search(before): return True
     return bool(_LIKELY.search(before)) and not _IDIOM_AFTER.match(after)
 
@@ -68,7 +69,7 @@ def can_flip(text: str) -> bool:
 _COLOUR = re.compile(
     r"\b(?:multi-?)?(?:red(?:head(?:ed)?)?|green|blu(?:e|ish)|yellow|orange|purple|pink|brown|black|whit(?:e|ish)|gr[ae]y|silver|gold(?:en|fish)?|beige|tan"
     r"|cream|violet|turquoise|teal|cyan|magenta|maroon|navy|khaki|olive|lime|ivory|bronze|copper|crimson|scarlet|indigo|lilac|lavender"
-    r"|mauve|peach|burgundy|ros[ey]|rusty|blonde?|brunette|ginger|auburn|colou?r(?:ed|ful|less)?|dark|light|bright|pale|dim|shiny|shadow)"
+    r"|mauve|peach|burgundy|ros[ey]|rusty|blonde?|brunette|ginger|auburn|colou?r(?:ed|ful|less)?|dark|light|bright|pale|dim|shiny|shad(?:e|ow))"
     r"(?:s|y|[dtn]?(?:ish|er|est))?\b", re.I)
 
 def names_colour(text: str) -> bool:
@@ -166,7 +167,8 @@ def augment_clip(
     ys, xs = slice(0, h), slice(0, w)
     if rule.min_area < 1:
         everything = rule.every_object or object_id is None
-        ids = [i for i in np.unique(masks) if 0 < i < 255] if everything else [object_id]
+        present = np.flatnonzero(np.bincount(masks.ravel(), minlength=256)[1:255]) + 1
+        ids = present.tolist() if everything else [object_id]
         ys, xs = _draw_window(masks, ids, rule, rng)
     pipeline = _pipeline(h, w, flip, rule.colour)
     stream = int(rng.integers(2**32))

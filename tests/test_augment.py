@@ -1,0 +1,326 @@
+"Augmentation: every rule that keeps a sentence true, and draws that differ where they must and repeat where they must."
+import hashlib, os, subprocess, sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch.utils.data import DataLoader, Dataset
+
+from rvos_nb.augment import augment_clip, can_flip, flip_words, item_seed, names_colour, names_place, rules
+from rvos_nb.core import RVOSError
+
+SEEDS = range(200)
+WORDS = ["left", "Left", "RIGHT", "rightmost", "left-hand", "leftwards", "bright", "upright", "leftover", "Wright", "cleft", "dog", "the", "-", ","]
+
+
+def clip(T=3, h=72, w=128, spots=((26, 40, (220, 110, 40)), (20, 90, (60, 90, 200))), size=20, drift=2):
+    "Coloured squares, ids from 1, drifting right on grey."
+    frames, masks = np.full((T, h, w, 3), 150, np.uint8), np.zeros((T, h, w), np.uint8)
+    for t in range(T):
+        for i, (y, x, colour) in enumerate(spots, 1):
+            box = t, slice(y, y + size), slice(x + drift * t, x + drift * t + size)
+            frames[box], masks[box] = colour, i
+    return frames, masks
+
+
+def centre(mask, i, axis=1):
+    return np.nonzero(mask == i)[axis].mean() / mask.shape[axis]
+
+
+# --- words
+
+@pytest.mark.parametrize("text, mirrored", [
+    ("the dog on the left", "the dog on the right"),
+    ("from left to right", "from right to left"),
+    ("Left LEFT left", "Right RIGHT right"),
+    ("RIGHTMOST Leftmost", "LEFTMOST Rightmost"),
+    ("left-hand right-hand lefthand righthanded", "right-hand left-hand righthand lefthanded"),
+    ("leftward leftwards rightward rightwards", "rightward rightwards leftward leftwards"),
+    ("left, right; (left)", "right, left; (right)"),
+    ("left_arm", "right_arm"),
+    ("bright upright leftover outright lefty rights Wright copyright cleft", None),
+    ("", ""), ("左", "左"),
+])
+def test_flip_words(text, mirrored):
+    assert flip_words(text) == (text if mirrored is None else mirrored)
+
+
+@settings(deadline=None)
+@given(st.text() | st.lists(st.sampled_from(WORDS)).map(" ".join))
+def test_flip_twice_is_the_original(text):
+    once = flip_words(text)
+    assert flip_words(flip_words(once)) == once
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(WORDS)))
+def test_flip_swaps_side_words_and_nothing_else(words):
+    flipped = flip_words(" ".join(words)).split(" ") if words else []
+    assert flip_words(" ".join(flipped)) == " ".join(words)
+    sides = set(WORDS[:6])
+    for word, other in zip(words, flipped, strict=True): assert (word != other) == (word in sides)
+
+
+@pytest.mark.parametrize("text", [
+    "", "a dog", "the left dog", "left", "Right person", "on the far left behind the car", "on right in a black jacket", "to the left of the car",
+    "the second from the left", "walking left", "facing right", "moving to the right next to the wall", "bottom left", "top right corner",
+    "the man's left hand", "to the man's left", "the leftmost man", "left-facing horse", "holding a cup in his right hand", "left to right",
+    "the dogs on the left and right", "the bright car", "a leftover cake", "the upright pole", "the dog, left", "the left side of the road",
+])
+def test_certain_sides_flip(text): assert can_flip(text)
+
+
+@pytest.mark.parametrize("text", [
+    "the dog right behind the car", "right next to the tree", "the bird right above it", "the bird right under it", "a man who left",
+    "the man that just left the room", "the last one left", "left behind", "the bag left behind", "something left", "what is left of the cake",
+    "left-over food", "on the left-over pizza", "right now", "the right answer", "at right angles", "the only one left", "he's right",
+    "left over food", "turning clockwise", "anti-clockwise", "the shirt with number 7", "the car that says taxi", "the first runner", "the last horse",
+    "the dog on the left, right behind the car", "a right-angled sign", "being left alone", "everything left", "standing right there", "a man who has to right the boat",
+    "the king left", "a man, right?",
+])
+def test_doubtful_sides_do_not(text):
+    assert not can_flip(text)
+    frames, masks = clip(T=1)
+    assert all(augment_clip(frames, masks, text, s, 1)[2] == text for s in range(20))
+
+
+@pytest.mark.parametrize("text", ["a red car", "RED", "dark-brown dog", "bluish", "whitish", "the brightest one", "grey", "gray", "blonde hair", "goldfish",
+                                  "a colored kite", "the coloured one", "multicoloured", "darker", "redhead", "light-blue", "in black", "pale"])
+def test_colours_are_seen(text): assert names_colour(text) and not rules(text).colour
+
+
+@pytest.mark.parametrize("text", ["", "a tired man", "blackboard", "lightning", "a bored dog", "the tank", "delight", "a greenhouse", "shadowboxing"])
+def test_no_colours_are_imagined(text): assert not names_colour(text)
+
+
+@pytest.mark.parametrize("text", ["the leftmost", "at the top", "the largest dog", "the smaller one", "in the middle", "two dogs", "the only dog", "the other man",
+                                  "the third bike", "nearest to the camera", "leaving the frame", "in the corner", "closest", "the man who left"])
+def test_places_forbid_crops(text): assert names_place(text) and rules(text).min_area == 1
+
+
+@pytest.mark.parametrize("text", ["a dog", "a backpack", "a guest in a vest", "a laptop", "a forest", "a frontal collision", "a man"])
+def test_no_places_are_imagined(text): assert not names_place(text) and rules(text).min_area < 1
+
+
+@pytest.mark.skipif("RVOS_DAVIS" not in os.environ, reason="set RVOS_DAVIS to a folder in DAVIS's layout with Ref-DAVIS17's expressions")
+def test_ref_davis17_expressions():
+    texts = set()
+    for n, encoding in ((1, "utf-8"), (2, "latin-1")):
+        for f in (Path(os.environ["RVOS_DAVIS"]) / "davis_text_annotations").glob(f"Davis17_annot{n}*.txt"):
+            texts |= {line.split('"')[1] for line in f.read_text(encoding).splitlines() if line.count('"') >= 2}
+    sided = [t for t in texts if flip_words(t) != t]
+    assert len(sided) > 30 and all(map(can_flip, sided))  # real sentences all mean a side
+    assert np.mean([names_colour(t) for t in texts]) > 0.5
+    assert np.mean([can_flip(t) for t in texts]) > 0.95
+
+
+# --- truth of the result
+
+@pytest.mark.parametrize("text, named", [("the left square", 1), ("the square on the right", 2), ("leftmost square", 1), ("the square to the left of the blue one", 1)])
+def test_sides_stay_true(text, named):
+    frames, masks = clip()
+    said = []
+    for seed in SEEDS:
+        _, m, e = augment_clip(frames, masks, text, seed, named)
+        first = centre(m[0], named) < centre(m[0], 3 - named)
+        assert first == ("left" in e), (seed, e)
+        said.append("left" in e)
+    assert 0.35 < np.mean(said) < 0.65  # and it is mirrored in about half of the draws
+
+
+@pytest.mark.parametrize("text", ["a square moving to the right", "a square drifting right"])
+def test_motion_stays_true(text):
+    frames, masks = clip(drift=4)
+    for seed in SEEDS:
+        _, m, e = augment_clip(frames, masks, text, seed, 1)
+        assert (centre(m[-1], 1) > centre(m[0], 1)) == ("right" in e)
+
+
+def test_up_stays_up_and_time_runs_forward():
+    frames, masks = clip(spots=((10, 60, (200, 60, 60)), (45, 60, (60, 60, 200))), drift=0)
+    frames[:, :, :, 1] = np.array([20, 120, 220])[:, None, None]  # green tells the time
+    for seed in SEEDS:
+        f, m, _ = augment_clip(frames, masks, "a square with another thing", seed)
+        assert centre(m[0], 1, 0) < centre(m[0], 2, 0)
+        f, m, _ = augment_clip(frames, masks, "a square", seed)
+        assert np.all(np.diff(f.mean((1, 2, 3))) > 0)
+
+
+@pytest.mark.parametrize("colour", [(220, 110, 40), (60, 160, 60), (60, 90, 200), (150, 60, 150)])
+def test_named_colours_keep_their_hue(colour):
+    frames, masks = clip(T=1, spots=((26, 40, colour),))
+    before = cv2.cvtColor(frames[0], cv2.COLOR_RGB2HSV)[masks[0] == 1].mean(0)
+    for seed in SEEDS:
+        f, m, _ = augment_clip(frames, masks, "the red thing", seed, 1)
+        inside = cv2.erode((m[0] == 1).astype(np.uint8), np.ones((7, 7))) > 0
+        h, s, v = cv2.cvtColor(f[0], cv2.COLOR_RGB2HSV)[inside].mean(0)
+        assert abs(h - before[0]) < 3 and s > 0.7 * before[1] and abs(v - before[2]) < 0.25 * before[2]
+
+
+def test_other_colours_change():
+    frames, masks = clip(T=1)
+    hues = []
+    for seed in SEEDS:
+        f, m, _ = augment_clip(frames, masks, "a square", seed, 1)
+        hues.append(cv2.cvtColor(f[0], cv2.COLOR_RGB2HSV)[m[0] == 1].mean(0)[0])
+    assert np.std(hues) > 2
+
+
+def test_plain_crop_keeps_the_named_object():
+    frames, masks = clip(spots=((0, 0, (220, 110, 40)), (50, 100, (60, 90, 200))), drift=0)  # in the corners
+    lost = 0
+    for seed in SEEDS:
+        _, m, _ = augment_clip(frames, masks, "a square", seed, 1)
+        # a window never shrinks what it shows; 0.95 is the rounding of edges
+        assert (m == 1).sum() >= 0.7 * 0.95 * (masks == 1).sum()
+        lost += (m == 2).sum() < 0.5 * (masks == 2).sum()
+    assert lost > 10  # so the crops are real ones
+
+
+@pytest.mark.parametrize("text, object_id", [("a square with a friend", 1), ("a square", None)])
+def test_all_objects_stay_where_they_count(text, object_id):
+    frames, masks = clip(spots=((0, 0, (220, 110, 40)), (50, 100, (60, 90, 200))), drift=0)
+    for seed in SEEDS:
+        _, m, _ = augment_clip(frames, masks, text, seed, object_id)
+        for i in (1, 2): assert (m == i).sum() >= rules(text).keep * 0.95 * (masks == i).sum()
+
+
+def test_places_are_not_cropped():
+    frames, masks = clip()
+    for seed in SEEDS:
+        _, m, e = augment_clip(frames, masks, "the square on the left", seed, 1)
+        assert np.array_equal(m, masks if "left" in e else masks[:, :, ::-1])
+
+
+# --- arrays
+
+def test_one_draw_for_all_frames():
+    frames, masks = clip(T=1)
+    rng = np.random.default_rng(0)
+    frames = np.repeat(rng.integers(0, 256, frames.shape, dtype=np.uint8), 5, 0)
+    for seed in range(60):
+        f, m, _ = augment_clip(frames, np.repeat(masks, 5, 0), "a square", seed, 1)
+        assert (f == f[:1]).all() and (m == m[:1]).all()
+
+
+def test_masks_stay_on_their_objects():
+    frames, masks = clip(spots=((26, 40, (250, 20, 20)),))
+    for seed in SEEDS:
+        f, m, _ = augment_clip(frames, masks, "a red square", seed, 1)
+        red = f[..., 0].astype(int) - f[..., 1] > 100
+        assert (red & (m == 1)).sum() / (red | (m == 1)).sum() > 0.85
+
+
+def test_ids_and_void_stay():
+    frames, masks = clip()
+    masks[:, :10] = 255
+    for text in ("a square", "the left square", "a square with a hat"):
+        for seed in range(60):
+            f, m, _ = augment_clip(frames, masks, text, seed, 1)
+            assert f.dtype == m.dtype == np.uint8 and f.shape == frames.shape and m.shape == masks.shape
+            assert set(np.unique(m)) <= {0, 1, 2, 255}
+            if text == "the left square": assert (m == 255).sum() == (masks == 255).sum()
+
+
+@pytest.mark.parametrize("T, h, w", [(1, 37, 53), (2, 1, 1), (300, 8, 8), (2, 480, 854)])
+@pytest.mark.parametrize("text", ["", "a dog", "a red dog on the left"])
+def test_any_size(T, h, w, text):
+    frames, masks = np.zeros((T, h, w, 3), np.uint8), np.zeros((T, h, w), np.uint8)
+    f, m, e = augment_clip(frames, masks, text, 3, 1)  # and an object that is not there
+    assert f.shape == frames.shape and m.shape == masks.shape and isinstance(e, str)
+
+
+def test_cache_is_never_written_or_lent(tmp_path):
+    frames, masks = clip()
+    np.save(tmp_path / "f.npy", frames); np.save(tmp_path / "m.npy", masks)
+    f0, m0 = np.load(tmp_path / "f.npy", mmap_mode="r"), np.load(tmp_path / "m.npy", mmap_mode="r")
+    for seed in range(60):
+        for text in ("a square", "the left square"):
+            f, m, _ = augment_clip(f0[::-1], m0[::-1], text, seed, 1)
+            assert f.flags.writeable and m.flags.writeable and f.flags.c_contiguous and m.flags.c_contiguous
+            assert not np.shares_memory(f, f0) and not np.shares_memory(m, m0)
+            torch.from_numpy(f), torch.from_numpy(m)
+    assert np.array_equal(f0, frames) and np.array_equal(m0, masks)
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(frames=np.zeros((3, 72, 128, 3), np.float32)), "frames: expected uint8"),
+    (dict(masks=np.zeros((3, 72, 128), np.int64)), "masks: expected uint8"),
+    (dict(masks=np.zeros((3, 72, 128), bool)), "masks: expected uint8"),
+    (dict(frames=np.zeros((3, 3, 72, 128), np.uint8)), r"frames: expected shape \[T,H,W,3\]"),
+    (dict(frames=np.zeros((0, 72, 128, 3), np.uint8)), "above 0"),
+    (dict(masks=np.zeros((3, 72, 127), np.uint8)), r"found \[3, 72, 127\]"),
+    (dict(frames=torch.zeros(3, 72, 128, 3)), "expected a numpy array, found Tensor"),
+    (dict(object_id=0), "object_id = 0"), (dict(object_id=255), "object_id = 255"),
+])
+def test_wrong_clips_are_refused(change, words):
+    frames, masks = clip()
+    with pytest.raises(RVOSError, match=words):
+        augment_clip(**{**dict(frames=frames, masks=masks, expression="a square", seed=0), **change})
+
+
+# --- random numbers
+
+def digest(f, m, e):
+    return hashlib.sha256(f.tobytes() + m.tobytes() + e.encode()).hexdigest()[:16]
+
+
+def test_a_seed_repeats_whatever_came_before():
+    frames, masks = clip()
+    first = digest(*augment_clip(frames, masks, "a square", 5, 1))
+    for s in range(10): augment_clip(frames, masks, "a square", s, 1)
+    assert digest(*augment_clip(frames, masks, "a square", 5, 1)) == first
+    assert len({digest(*augment_clip(frames, masks, "a square", s, 1)) for s in SEEDS}) == len(SEEDS)
+
+
+def test_mirror_and_colours_are_independent_coins():
+    frames, masks = clip(T=1)
+    rows = []
+    for seed in range(400):
+        f, m, e = augment_clip(frames, masks, "the left square", item_seed(0, 0, seed), 1)
+        rows.append(("right" in e, f.mean(), f.std(), np.ptp(f[0, :5, :5].astype(int), -1).max(), len(np.unique(f[m == 1], axis=0)) > 1))
+    flipped, light, contrast, *_, blurred = np.array(rows, float).T
+    for other in (light, contrast, blurred): assert abs(np.corrcoef(flipped, other)[0, 1]) < 0.2
+
+
+def test_item_seeds_differ():
+    seeds = {item_seed(s, e, i) for s in range(3) for e in range(20) for i in range(100)}
+    assert len(seeds) == 6000 and item_seed(1, 2, 3) == item_seed(1, 2, 3)
+
+
+class Clips(Dataset):
+    "The same clip eight times; the epoch lies in shared memory, so that workers that live on see it change."
+    def __init__(self, seed): self.seed, self.epoch, self.clip = seed, torch.zeros((), dtype=torch.int64).share_memory_(), clip()
+    def __len__(self): return 8
+    def __getitem__(self, i): return digest(*augment_clip(*self.clip, "a square", item_seed(self.seed, int(self.epoch), i), 1))
+
+
+def two_epochs(seed, workers, persistent=False):
+    data = Clips(seed)
+    loader = DataLoader(data, batch_size=2, num_workers=workers, persistent_workers=persistent)
+    found = []
+    for epoch in range(2):
+        data.epoch.fill_(epoch)
+        found.append([d for batch in loader for d in batch])
+    return found
+
+
+def test_loader_draws_differ_and_repeat():
+    alone = two_epochs(0, 0)
+    assert len(set(sum(alone, []))) == 16  # between items, workers and epochs
+    assert two_epochs(0, 0) == two_epochs(0, 2) == two_epochs(0, 2, persistent=True) == alone  # for a seed, with any workers
+    assert not set(sum(two_epochs(1, 2), [])) & set(sum(alone, []))
+
+
+def test_import_is_silent_and_offline():
+    code = ("import socket\n"
+            "def refuse(*a, **k): raise AssertionError('network')\n"
+            "socket.socket.connect = socket.getaddrinfo = refuse\n"
+            "import rvos_nb.augment, numpy as np\n"
+            "rvos_nb.augment.augment_clip(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.uint8), 'a dog', 0)")
+    env = {k: v for k, v in os.environ.items() if k not in ("NO_ALBUMENTATIONS_UPDATE", "PYTHONWARNINGS")}
+    done = subprocess.run([sys.executable, "-W", "always::UserWarning", "-c", code], capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
