@@ -176,18 +176,19 @@ def write_video(
     "Write `frames` as an mp4 that plays in a browser; `RVOSError` for no frames, changing sizes or a missing encoder."
     if codec not in av.codecs_available:
         raise RVOSError(f"{path}: this PyAV has no encoder {codec!r}; install av from PyPI, or take codec='mpeg4', which browsers do not play")
+    if not fps > 0: raise RVOSError(f"{path}: fps = {fps}; expected frames a second, above 0")
     frames = iter(frames)
     first = next(frames, None)
     if first is None: raise RVOSError(f"{path}: no frames to write")
+    _check_image(first)
     h, w = first.shape[:2]
-    n = 0
     with atomic_file(path) as tmp, av.open(str(tmp), "w", format="mp4", options={"movflags": "faststart"}) as out:
         stream = out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), pix_fmt="yuv420p", options={"crf": "20"})
         stream.width, stream.height = w + w % 2, h + h % 2
         for n, frame in enumerate(itertools.chain([first], frames), 1):
             _check_image(frame)
-            if frame.shape != first.shape:
-                raise RVOSError(f"{path}: frame {n} is {frame.shape[:2]}, those before {(h, w)} (height, width): expected one size")
+            if frame.shape[:2] != (h, w):
+                raise RVOSError(f"{path}: frame {n} is {frame.shape[:2]}, the first {(h, w)} (height, width): expected one size")
             frame = np.pad(frame, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         out.mux(stream.encode())

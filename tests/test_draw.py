@@ -1,0 +1,226 @@
+"""Pictures and videos, read back: what was written is what is there."""
+import subprocess, sys, weakref
+
+import av, cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rvos_nb.core import RVOSError
+from rvos_nb.draw import (IMAGENET_MEAN, IMAGENET_STD, PALETTE, contact_sheet, denormalise, figure_to_image, grid, normalise, overlay,
+                          overlay_ids, plot_curves, save_image, to_jpeg, write_overlay, write_video)
+
+rng = np.random.default_rng(0)
+IMAGE = np.stack(np.broadcast_arrays(np.arange(60)[None] * 3, np.arange(40)[:, None] * 5, np.full((1, 1), 90)), -1).astype(np.uint8)
+MASK = np.zeros((40, 60), bool)
+MASK[10:30, 20:45] = True
+
+
+# --- colours
+
+def test_every_value_survives_the_round_trip():
+    x = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(2, 4, 3, 16, 16)
+    y = normalise(x)
+    assert y.dtype == torch.float32 and y.shape == x.shape
+    assert np.array_equal(denormalise(y), x.movedim(-3, -1).numpy())
+    assert np.array_equal(denormalise(y.numpy()), denormalise(y))
+    assert denormalise(y.requires_grad_()).dtype == np.uint8
+
+
+def test_normalise_is_the_formula():
+    x = torch.tensor(rng.integers(0, 256, (3, 5, 7)), dtype=torch.uint8)
+    want = (x.double() / 255 - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    assert torch.allclose(normalise(x).double(), want, atol=1e-6)
+
+
+def test_values_out_of_range_are_clipped():
+    assert set(np.unique(denormalise(torch.tensor([-9.0, 9.0]).view(1, 1, 2).expand(3, 1, 2)))) == {0, 255}
+
+
+# --- overlays
+
+def test_overlay_touches_only_the_mask_and_not_its_input():
+    before = IMAGE.copy()
+    out = overlay(IMAGE, MASK)
+    assert np.array_equal(IMAGE, before) and np.array_equal(out[~MASK], IMAGE[~MASK])
+    assert (out[MASK] != IMAGE[MASK]).any(1).all()
+    assert np.array_equal(overlay(IMAGE, MASK & False), IMAGE)
+
+
+def test_alpha_and_colours():
+    assert (overlay(IMAGE, MASK, (1, 2, 3), alpha=1)[MASK] == (1, 2, 3)).all()
+    assert np.array_equal(overlay(IMAGE, MASK, alpha=0, outline=False), IMAGE)
+    assert np.array_equal(overlay(IMAGE, MASK, "red"), overlay(IMAGE, MASK, (255, 0, 0)))
+    assert np.array_equal(overlay(IMAGE, MASK), overlay(IMAGE, MASK.astype(np.float32)))
+    assert np.array_equal(overlay(IMAGE, MASK), overlay(IMAGE, MASK.astype(np.uint8)))
+
+
+def test_less_likely_is_more_transparent():
+    change = [np.abs(overlay(IMAGE, np.full(MASK.shape, p), (255, 255, 255)).astype(int) - IMAGE).sum() for p in (0, 0.1, 0.3, 0.49)]
+    assert change[0] == 0 and change == sorted(change) and len(set(change)) == 4
+
+
+@pytest.mark.parametrize("image, mask, color, words", [
+    (IMAGE, MASK[:9], "cool", "resize"), (IMAGE / 255.0, MASK, "cool", "uint8"), (IMAGE[..., 0], MASK, "cool", "uint8"),
+    (IMAGE, MASK, "nocolour", "nocolour"), (IMAGE, MASK, (1, 2), "from 0 to 255")])
+def test_overlay_says_what_does_not_fit(image, mask, color, words):
+    with pytest.raises(RVOSError, match=words): overlay(image, mask, color)
+
+
+def test_ids_have_their_own_colours_and_void_is_grey():
+    ids = np.zeros((40, 60), np.uint8)
+    ids[5:15, 5:15], ids[20:30, 5:15], ids[5:15, 30:40], ids[35:] = 1, 2, 1 + len(PALETTE), 255
+    out = overlay_ids(IMAGE, ids, alpha=1)
+    assert (out[ids == 1] == PALETTE[0]).all() and (out[ids == 2] == PALETTE[1]).all()
+    assert (out[ids == 1 + len(PALETTE)] == PALETTE[0]).all()  # the palette starts again
+    assert (out[ids == 255] == 128).all() and np.array_equal(out[ids == 0], IMAGE[ids == 0])
+    assert len(np.unique(overlay_ids(np.zeros_like(IMAGE), ids)[ids == 255], axis=0)) == 2  # hatched
+
+
+# --- files
+
+def test_jpeg_keeps_colours_in_order():
+    image = np.tile(np.uint8([200, 30, 60]), (32, 32, 1))
+    back = cv2.imdecode(np.frombuffer(to_jpeg(image), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(back.astype(int) - image).max() < 6
+    assert len(to_jpeg(IMAGE, 20)) < len(to_jpeg(IMAGE, 95))
+
+
+def test_save_image(tmp_path):
+    save_image(tmp_path / "sub" / "a.png", IMAGE)
+    save_image(tmp_path / "a.JPG", IMAGE)
+    assert np.array_equal(cv2.imread(str(tmp_path / "sub" / "a.png"))[..., ::-1], IMAGE)
+    assert (tmp_path / "a.JPG").read_bytes()[:2] == b"\xff\xd8"
+    with pytest.raises(RVOSError, match="a.tiff"): save_image(tmp_path / "a.tiff", IMAGE)
+    with pytest.raises(RVOSError, match="uint8"): save_image(tmp_path / "b.png", IMAGE / 255)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.JPG", "sub"]
+
+
+# --- video
+
+def read(path):
+    with av.open(str(path)) as video:
+        s = video.streams.video[0]
+        return s, (s.codec_context.name, s.pix_fmt, s.width, s.height, float(s.average_rate)), [f.to_ndarray(format="rgb24") for f in video.decode(s)]
+
+
+@pytest.mark.parametrize("h, w", [(40, 60), (41, 60), (40, 61), (41, 61), (1, 1)])
+@pytest.mark.parametrize("fps", [24, 12.5, 30000 / 1001])
+def test_video_read_back(tmp_path, h, w, fps):
+    image = cv2.resize(IMAGE, (w, h))
+    assert write_video(tmp_path / "a.mp4", [image] * 7, fps) == 7
+    _, (codec, pix_fmt, width, height, rate), frames = read(tmp_path / "a.mp4")
+    assert (codec, pix_fmt, width, height, len(frames)) == ("h264", "yuv420p", w + w % 2, h + h % 2, 7)
+    assert rate == pytest.approx(fps, rel=1e-4)
+    assert np.abs(frames[3][:h, :w].astype(int) - image).mean() < 6
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_browser_can_start_before_the_end(tmp_path):
+    write_video(tmp_path / "a.mp4", [IMAGE] * 30)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data[4:8] == b"ftyp" and data.index(b"moov") < data.index(b"mdat")
+
+
+def test_overlay_video_shows_each_mask_on_its_frame(tmp_path):
+    masks = np.stack([np.roll(MASK, s, 1) for s in range(-20, 15, 5)])
+    assert write_overlay(tmp_path / "a.mp4", iter([IMAGE] * 7), iter(masks), fps=5) == 7
+    for frame, mask in zip(read(tmp_path / "a.mp4")[2], masks):
+        error = [np.abs(frame.astype(int) - overlay(IMAGE, m)).mean() for m in masks]
+        assert np.argmin(error) == next(i for i, m in enumerate(masks) if np.array_equal(m, mask))
+
+
+def test_frames_are_taken_one_by_one(tmp_path):
+    alive = []
+    def frames():
+        for n in range(120):
+            f = IMAGE.copy()
+            alive.append(weakref.ref(f))
+            yield f
+            del f
+            assert sum(r() is not None for r in alive) <= 3
+    assert write_overlay(tmp_path / "a.mp4", frames(), (MASK for _ in range(120))) == 120
+
+
+def test_a_failed_video_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"old")
+    def broken():
+        yield IMAGE
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): write_video(path, broken())
+    with pytest.raises(RVOSError, match="masks end after 2"): write_overlay(path, [IMAGE] * 3, [MASK] * 2)
+    with pytest.raises(RVOSError, match="frames end after 0"): write_overlay(path, [], [MASK])
+    with pytest.raises(RVOSError, match="frame 2 is"): write_video(path, [IMAGE, IMAGE[:20]])
+    with pytest.raises(RVOSError, match="resize"): write_overlay(path, [IMAGE], [MASK[:20]])
+    with pytest.raises(RVOSError, match="no frames"): write_video(path, [])
+    with pytest.raises(RVOSError, match="uint8"): write_video(path, [IMAGE / 255])
+    with pytest.raises(RVOSError, match="fps = 0"): write_video(path, [IMAGE], fps=0)
+    with pytest.raises(RVOSError, match="no encoder 'h266'"): write_video(path, [IMAGE], codec="h266")
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+# --- figures
+
+def test_titles_are_text():
+    for title in ("costs $5 or $10", r"$\bad{ $", "$", "a_b^c", "écureuil"):
+        fig = grid([IMAGE], [title])
+        assert fig.axes[0].get_title() == title
+        figure_to_image(fig)  # a formula with an error would raise here
+    plain, formula = (figure_to_image(grid([IMAGE], [t])) for t in ("x2", "$x_2$"))
+    assert plain.shape != formula.shape or not np.array_equal(plain, formula)
+
+
+def test_grid_shape():
+    fig = grid([IMAGE, MASK, IMAGE, IMAGE, IMAGE], columns=3)
+    assert len(fig.axes) == 6 and sum(len(a.images) for a in fig.axes) == 5
+    assert len(grid([IMAGE] * 2).axes) == 2
+    tall = grid([IMAGE] * 4, ["a long sentence about the dog on the left " * 3] * 4)
+    assert figure_to_image(tall).shape[0] > figure_to_image(grid([IMAGE] * 4)).shape[0]
+    with pytest.raises(RVOSError, match="no images"): grid([])
+    with pytest.raises(RVOSError, match="1 titles for 2 images"): grid([IMAGE] * 2, ["a"])
+
+
+def test_contact_sheet():
+    rows = [[IMAGE, IMAGE], [np.full((20, 20, 3), 255, np.uint8)] * 3]
+    sheet = contact_sheet(rows, ["“écureuil”, $5", "x" * 500], height=50)
+    assert sheet.dtype == np.uint8 and sheet.shape == (2 * (50 + 20 + 4) + 4, max(2 * (75 + 4), 3 * (50 + 4)) + 4, 3)
+    assert sheet[4:22].min() < 100  # text above the first row
+    assert (sheet[:, -2:] == 255).all()  # nothing runs over the border
+    assert contact_sheet(rows, height=50).shape[0] == 2 * 54 + 4
+    with pytest.raises(RVOSError, match="1 labels for 2 rows"): contact_sheet(rows, ["a"])
+
+
+def history(n=6):
+    return pd.DataFrame({"epoch": range(1, n + 1), "train_loss": 0.5, "train_iou": 0.4, "val_loss": 0.6,
+                         "val_iou": [np.nan, 0.2, np.nan, 0.31, np.nan, 0.3][:n], "grad_norm": 1.0, "lr": 1e-3})
+
+
+def test_curves_mark_the_best_epoch():
+    fig = plot_curves(history())
+    assert [a.get_ylabel() for a in fig.axes] == ["loss", "IoU", "gradient norm", "learning rate"]
+    assert [a.get_xlabel() for a in fig.axes[2:]] == ["epoch", "epoch"]
+    assert "best: 0.310, epoch 4" in [t.get_text() for t in fig.axes[1].get_legend().get_texts()]
+    assert list(fig.axes[1].lines[1].get_xdata()) == [2, 4, 6]  # NaN is skipped, not drawn as a gap
+
+
+def test_curves_before_any_validation():
+    for n in (0, 1):
+        fig = plot_curves(history(n))
+        assert not any("best" in t.get_text() for t in fig.axes[1].get_legend().get_texts())
+        figure_to_image(fig)
+    with pytest.raises(RVOSError, match="'grad_norm'"): plot_curves(history().drop(columns="grad_norm"))
+
+
+def test_figure_to_image():
+    fig = grid([IMAGE], width=4)
+    w, h = fig.get_size_inches()
+    image = figure_to_image(fig, dpi=50)
+    assert image.dtype == np.uint8 and image.shape == (int(h * 50), int(w * 50), 3)
+
+
+def test_import_is_silent_and_opens_no_window():
+    code = "import sys, rvos_nb.draw, rvos_nb.metrics; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
