@@ -8,7 +8,8 @@ __all__ = ['OUTLINES', 'HUES', 'MIXES', 'KINDS', 'ANNOTATORS', 'Thing', 'Scene',
            'write_text_encoder', 'demo_text_encoder']
 
 # %% ../nbs/01_demo.ipynb #0de44084
-import colorsys, csv, hashlib, io, json, math, shutil, string
+import colorsys, csv, functools, hashlib, io, json, math, shutil, string
+from collections import Counter
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -64,13 +65,13 @@ def _path(rng, kind: str, n_frames: int, size: tuple[int, int], radius: float) -
     t, (h, w) = np.linspace(0, 1, n_frames), size
     if kind == "return": t = np.minimum(1, 2.4 * np.minimum(t, 1 - t))  # out, away for a moment, and back
     angle = rng.integers(4) * np.pi / 2 + rng.normal(0, 0.2)
-    lo, hi = {"still": (0, 0), "straight": (0.2, 0.5)}.get(kind, (0.4, 0.7))
+    lo, hi = {"still": (0, 0), "straight": (0.2, 0.5), "leave": (0.4, 0.7), "return": (0.25, 0.45)}[kind]
     heading = np.array([np.cos(angle), np.sin(angle)])
     offset = rng.uniform(lo, hi) * math.sqrt(h * w) * t[:, None] * heading
     first, last = radius - offset.min(0), np.array([w, h]) - radius - offset.max(0)  # where it can start and stay inside
     if kind in ("leave", "return"):  # along the main axis the far end is wholly outside
         a = int(np.argmax(np.abs(heading)))
-        beyond = radius * rng.uniform(1.1, 1.5)
+        beyond = radius * rng.uniform(1.1, 1.4)
         first[a] = last[a] = (w, h)[a] + beyond - offset[:, a].max() if heading[a] > 0 else -beyond - offset[:, a].min()
     return None if (first > last).any() else rng.uniform(first, last) + offset
 
@@ -78,7 +79,7 @@ def _path(rng, kind: str, n_frames: int, size: tuple[int, int], radius: float) -
 def _draw_thing(rng, shape: str, colour: str, path: str, n_frames: int, size: tuple[int, int]) -> Thing | None:
     # a random Thing of this shape and colour, whole area 1 to 10 % of the frame in every frame
     t = np.linspace(0, 1, n_frames)
-    hsv = (HUES[colour] + rng.uniform(-5, 5)) / 360 % 1, rng.uniform(0.82, 1), rng.uniform(0.82, 1)
+    hsv = (HUES[colour] + rng.uniform(-4, 4)) / 360 % 1, rng.uniform(0.85, 1), rng.uniform(0.87, 1)
     base = math.exp(rng.uniform(math.log(0.0125), math.log(0.09))) * size[0] * size[1]
     areas = base * (1 + 0.08 * np.sin(2 * np.pi * (t * rng.uniform(0.3, 1) + rng.random())))  # it breathes a little
     angles = rng.uniform(-0.25, 0.25) + rng.uniform(-0.3, 0.3) * t
@@ -87,11 +88,18 @@ def _draw_thing(rng, shape: str, colour: str, path: str, n_frames: int, size: tu
     return None if centres is None else Thing(shape, colour, 255 * np.array(colorsys.hsv_to_rgb(*hsv)), centres, areas, angles)
 
 # %% ../nbs/01_demo.ipynb #b3815245
-_SHIFT = 4  # OpenCV draws in 1/16 pixels
+def _coverage(polygon: np.ndarray, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+    # the box that the polygon touches, and the covered share 0..1 of each of its pixels; pixel i spans i to i + 1
+    x0, y0 = np.maximum(np.floor(polygon.min(0)).astype(int), 0)
+    x1, y1 = np.minimum(np.ceil(polygon.max(0)).astype(int), size[::-1])
+    if x0 >= x1 or y0 >= y1: return np.s_[:0, :0], np.zeros((0, 0), np.float32)
+    fine = np.zeros((4 * (y1 - y0), 4 * (x1 - x0)), np.uint8)  # 4 times finer, then averaged
+    points = np.round(16 * (4 * (polygon - (x0, y0)) - 0.5)).astype(np.int32)
+    cv2.fillPoly(fine, [points], 255, shift=4)
+    cv2.polylines(fine, [points], True, 128, shift=4)  # OpenCV fills all pixels that the outline touches; count them half
+    return np.s_[y0:y1, x0:x1], cv2.resize(fine, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA) / np.float32(255)
 
-def _fixed(points: np.ndarray) -> np.ndarray:
-    return np.round(points * 2**_SHIFT).astype(np.int32)
-
+# %% ../nbs/01_demo.ipynb #93ced99d
 @dataclass
 class Scene:
     "Things in a frame of `size` (h, w), painted in order."
@@ -104,11 +112,14 @@ class Scene:
         self.seen = np.full((n, n_frames, 2), np.nan)  # middle of the visible part, x, y in shares of the frame
         self.visible = np.zeros((n, n_frames))  # visible pixels
         for t, mask in enumerate(self.masks):
-            for i, thing in enumerate(self.things): cv2.fillPoly(mask, [_fixed(thing.polygon(t))], i + 1, shift=_SHIFT)
+            for i, thing in enumerate(self.things):
+                box, share = _coverage(thing.polygon(t), self.size)
+                mask[box][share >= 0.5] = i + 1
             for i in range(n):
-                m = cv2.moments((mask == i + 1).view(np.uint8), binaryImage=True)
-                self.visible[i, t] = m["m00"]
-                if m["m00"]: self.seen[i, t] = m["m10"] / m["m00"] / self.size[1], m["m01"] / m["m00"] / self.size[0]
+                columns, rows = (np.count_nonzero(mask == i + 1, axis=a) for a in (0, 1))
+                self.visible[i, t] = count = columns.sum()
+                if count: self.seen[i, t] = [k @ (np.arange(len(k)) + 0.5) / count / len(k) for k in (columns, rows)]
+        self.measures = {"x": self.seen[..., 0], "y": self.seen[..., 1], "area": np.log([thing.areas for thing in self.things])}
 
 # %% ../nbs/01_demo.ipynb #9b80de0b
 MIXES = ("attribute", "all")
@@ -166,15 +177,11 @@ def paint(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     for t in range(len(scene.masks)):
         frame = ground + rng.integers(-6, 7, ground.shape, dtype=np.int8)
         for thing, light in zip(scene.things, lights):
-            alpha = np.zeros(scene.size, np.uint8)
-            cv2.fillPoly(alpha, [_fixed(thing.polygon(t))], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
-            x0, y0, w, h = cv2.boundingRect(alpha)  # only this box changes
-            box = np.s_[y0:y0 + h, x0:x0 + w]
-            (cx, cy), r = thing.centres[t], math.sqrt(thing.areas[t])
-            shade = 1 - 0.14 * ((x[box] - cx) * np.cos(light) + (y[box] - cy) * np.sin(light)) / r
-            a = alpha[box][..., None] / np.float32(255)
-            noise = rng.integers(-5, 6, (h, w, 1))
-            frame[box] = frame[box] * (1 - a) + (thing.rgb * shade[..., None] + noise) * a
+            box, share = _coverage(thing.polygon(t), scene.size)
+            (cx, cy), r = thing.centres[t].tolist(), math.sqrt(thing.areas[t])
+            shade = 1 - 0.1 * ((x[box] - cx) * math.cos(light) + (y[box] - cy) * math.sin(light)) / r
+            noise = rng.integers(-5, 6, (*share.shape, 1))
+            frame[box] += (thing.rgb * shade[..., None] + noise - frame[box]) * share[..., None]
         frames.append(np.clip(frame, 0, 255).astype(np.uint8))
     return np.stack(frames)  # (T, h, w, 3)
 
@@ -190,9 +197,12 @@ class Sentence:
     colour: str = ""
     relation: str = ""
 
+    @property
+    def claim(self) -> tuple[str, str, str]: return self.shape, self.colour, self.relation
+
 # %% ../nbs/01_demo.ipynb #71ebd404
 def _on_side(q: np.ndarray) -> bool | None:  # q [T]: distance from that side, in shares of the frame; nan where unseen
-    return True if np.nanmax(q) < 0.42 else False if np.nanmin(q) > 0.5 else None
+    return True if np.nanmax(q) < 0.42 else False if np.nanmin(q) > 0.55 else None
 
 # %% ../nbs/01_demo.ipynb #7e01728c
 def _first(q: np.ndarray, i: int, others: list[int], gap: float) -> bool | None:
@@ -215,15 +225,15 @@ def _moves(path: np.ndarray, relation: str, unit: float) -> bool | None:
     along = steps @ _HEADINGS[relation]
     total = path[-1] - path[0]
     ahead = total @ _HEADINGS[relation]
-    if (along > 0).all() and ahead > 0.08 * unit and 2 * ahead > np.linalg.norm(total) * 1.79: return True  # within 26.6 degrees
-    return False if (along < 0.4 * np.linalg.norm(steps, axis=1)).all() else None
+    if (along > 0).all() and ahead > max(0.08 * unit, 0.89 * np.linalg.norm(total)): return True  # 0.89 = cos 27 degrees
+    return False if (along < 0.41 * np.linalg.norm(steps, axis=1)).all() else None  # 0.41 = cos 66 degrees
 
 # %% ../nbs/01_demo.ipynb #1569df7e
 _RANKS = {  # relation: (quantity, sign, gap); areas are compared as logarithms, so a gap is a ratio
     "leftmost": ("x", 1, 0.08), "rightmost": ("x", -1, 0.08), "topmost": ("y", 1, 0.1), "lowest": ("y", -1, 0.1),
-    "small": ("area", 1, math.log(1.6)), "big": ("area", -1, math.log(1.6)),
-    "smaller": ("area", 1, math.log(1.3)), "larger": ("area", -1, math.log(1.3)),
-    "smallest": ("area", 1, math.log(1.3)), "largest": ("area", -1, math.log(1.3)),
+    "small": ("area", 1, math.log(2)), "big": ("area", -1, math.log(2)),
+    "smaller": ("area", 1, math.log(1.5)), "larger": ("area", -1, math.log(1.5)),
+    "smallest": ("area", 1, math.log(1.5)), "largest": ("area", -1, math.log(1.5)),
 }
 _SIDES = {"left": ("x", 1), "right": ("x", -1), "top": ("y", 1), "bottom": ("y", -1)}
 
@@ -233,14 +243,13 @@ def truth(s: Sentence, scene: Scene) -> list[bool | None]:
     scope = [i for i, f in enumerate(fits) if f]
     if not s.relation: return fits
     if len(scope) < 2 or (s.relation in ("smaller", "larger") and len(scope) != 2): return [None if f else False for f in fits]
-    q = {"x": scene.seen[..., 0], "y": scene.seen[..., 1], "area": np.log([t.areas for t in scene.things])}
     def holds(i):
         if s.relation in _RANKS:
             name, sign, gap = _RANKS[s.relation]
-            return _first(sign * q[name], i, [j for j in scope if j != i], gap)
+            return _first(sign * scene.measures[name], i, [j for j in scope if j != i], gap)
         if s.relation in _SIDES:
             name, sign = _SIDES[s.relation]
-            return _on_side(q[name][i] if sign > 0 else 1 - q[name][i])
+            return _on_side(scene.measures[name][i] if sign > 0 else 1 - scene.measures[name][i])
         return _moves(scene.things[i].centres[scene.visible[i] > 0], s.relation, math.sqrt(scene.size[0] * scene.size[1]))
     return [holds(i) if f else False for i, f in enumerate(fits)]
 
@@ -300,16 +309,15 @@ def sentences_for(scene: Scene, i: int, mix: str = "all") -> list[Sentence]:
 ANNOTATORS = ("annot1", "annot1_full_video", "annot2", "annot2_full_video")
 
 def _pick_four(rng, options: list[Sentence]) -> list[Sentence] | None:
-    # four different texts, kinds as varied as `options` allow; None where there are fewer than four
-    by_text = list({s.text: s for s in options}.values())
-    if len(by_text) < len(ANNOTATORS): return None
-    used, picks = {k: 0 for k in KINDS}, []
-    for n in rng.permutation(len(by_text)):  # a random order, then stably by how often the kind came before
-        s = by_text[n]
-        picks.append((used[s.kind], rng.random(), s))
-        used[s.kind] += 1
-    four = [s for _, _, s in sorted(picks, key=lambda p: p[:2])[:len(ANNOTATORS)]]
-    return [four[k] for k in rng.permutation(len(four))]
+    # four different texts, kinds as varied as `options` allow, then claims; None where there are fewer than four
+    if len(options) < len(ANNOTATORS): return None
+    pool, four = [options[n] for n in rng.permutation(len(options))], []
+    tie = {x: rng.random() for s in pool for x in (s.kind, s.claim)}  # else a claim with many phrasings would come more often
+    while len(four) < len(ANNOTATORS):
+        kinds, claims = Counter(s.kind for s in four), Counter(s.claim for s in four)
+        four.append(min(pool, key=lambda s: (kinds[s.kind], tie[s.kind], claims[s.claim], tie[s.claim])))
+        pool.remove(four[-1])
+    return [four[n] for n in rng.permutation(len(four))]
 
 # %% ../nbs/01_demo.ipynb #11fa6a05
 _MAX_DRAWS = 2000  # about five are needed for frames of usual shape
@@ -326,10 +334,11 @@ def draw_clip(seed: int, split: str, number: int, mix: str, n_frames: tuple[int,
     raise RVOSError(f"no usable scene in {_MAX_DRAWS} draws for size = {size}: choose a frame that is less narrow")
 
 # %% ../nbs/01_demo.ipynb #15970b22
-def davis_palette() -> list[int]:
+@functools.cache
+def davis_palette() -> tuple[int, ...]:
     "The palette of DAVIS's masks, 256 RGB triples in a row; from the Pascal VOC devkit."
     def channel(i, c): return sum(((i >> (3 * bit + c)) & 1) << (7 - bit) for bit in range(3))
-    return [channel(i, c) for i in range(256) for c in range(3)]
+    return tuple(channel(i, c) for i in range(256) for c in range(3))
 
 def _write_clip(folder: Path, name: str, frames: np.ndarray, masks: np.ndarray) -> None:
     images, annotations = folder / "JPEGImages" / "480p" / name, folder / "Annotations" / "480p" / name
@@ -380,9 +389,11 @@ def _already_made(root: Path, settings: dict) -> bool:
     note = root / "demo.json"
     if not note.is_file(): raise RVOSError(f"{root} exists and is no demo data: name a new or an empty folder")
     try: found = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError: raise RVOSError(f"{note} is not readable as JSON: delete {root} or name another folder") from None
-    if found != settings: raise RVOSError(f"{root} holds demo data of other settings, {found}, not {settings}: name another folder or delete it")
-    return True
+    except ValueError: found = None
+    if not isinstance(found, dict): raise RVOSError(f"{note} is damaged: delete {root} or name another folder")
+    if found == settings: return True
+    other = [f"{k} = {found.get(k)!r} instead of {v!r}" for k, v in settings.items() if found.get(k) != v]
+    raise RVOSError(f"{root} holds demo data with {', '.join(other)}: name another folder or delete it")
 
 # %% ../nbs/01_demo.ipynb #6b2b29ee
 def make_demo_data(root: str | Path, n_train: int = 240, n_val: int = 40, n_frames: tuple[int, int] = (8, 12),
@@ -437,12 +448,12 @@ up upper upward upwards video violet visible very which while white who whose wi
 baby ball bear bicycle bike bird boat boy bus camel car cars cat child cow dancer deer dog dogs duck elephant fish giraffe
 girl goat goose hat horse jacket kite lady man men monkey motorbike motorcycle panda people person pig plane player rabbit rider
 scooter sheep shirt skateboard snowboard surfboard swan tiger train tree truck woman women zebra
-black-and-white blue green orange purple red yellow riding running walking jumping sitting holding wearing playing dancing driving flying swimming"""
+blue green orange purple red yellow riding running walking jumping sitting holding wearing playing dancing driving flying swimming"""
 
 def _vocabulary() -> list[str]:
     words = {w for _, texts in _WORDING.values() for x in texts for w in x.format(n="", s="").split()}
     words |= {w for look in [*((s, "") for s in OUTLINES), *(("", c) for c in HUES)] for pair in _nouns(*look) for x in pair for w in x.split()}
-    words |= {w for w in _COMMON.replace("-", " ").split() if len(w) > 1}
+    words |= {w for w in _COMMON.split() if len(w) > 1}
     signs = list(string.ascii_lowercase + string.digits)
     return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *signs, *(f"##{c}" for c in signs), *sorted(words - set(signs))]
 
