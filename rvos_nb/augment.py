@@ -10,7 +10,7 @@ import functools, os, random, re
 from typing import NamedTuple
 
 # %% ../nbs/04_augment.ipynb #60731ade
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or its import asks the network for a newer version
 
 # %% ../nbs/04_augment.ipynb #7033cb60
 import albumentations as A
@@ -37,12 +37,13 @@ _CERTAIN = re.compile(  # "on the far left", "to right", "from the man's left"
     r"\b(?:on|to|from|at|in|into|towards?)\s+(?:(?:the|a|his|her|its|their|my|our|your|(?:the\s+)?\w+'s)\s+)?"
     r"(?:(?:far|furthest|very|extreme|top|bottom|upper|lower|front|back|rear|up|down)[\s-]+)*$", re.I)
 _LIKELY = re.compile(  # "the left", "the man's left", "bottom left", "moving left", "left or right", first word
-    r"(?:^|\b(?:the|a|his|her|its|their|my|our|your|far|furthest|top|bottom|upper|lower|front|rear|up|down|(?:left|right)\s+(?:and|or)"
-    r"|(?!(?:hav|be|gett|remain|build|k|r|w|\w*th)ing\b)\w+ing|(?!(?:it|he|she|that|what|who|there|here)'s)\w+'s)[\s-]+|[,;:(]\s*)$", re.I)
+    r"(?:^|\b(?:the|a|his|her|its|their|my|our|your|far|furthest|top|bottom|upper|lower|front|rear|up|down"
+    r"|(?:left|right)\s+(?:and|or)|(?!(?:hav|be|gett|remain|build|k|r|w|\w*th)ing\b)\w+ing"
+    r"|(?!(?:it|he|she|that|what|who|there|here)'s)\w+'s)[\s-]+|[,;:(]\s*)$", re.I)
 _PART_AFTER = re.compile(r"[\s-]+(?:side|hand|arm|leg|foot|paw|eye|ear|half|corner|edge|end|lane|wing|shoulder|wheel|most)\b", re.I)
 _IDIOM_AFTER = re.compile(  # "right behind", "right next to", "left over", "left alone"
-    r"\s+(?:behind|next|above|below|under|underneath|beneath|beside|before|after|at|by|in|inside|into|on|onto|over|off|up|down|out"
-    r"|outside|through|across|along|around|against|between|beyond|near|now|there|here|away|alone|as|when|where|for"
+    r"\s+(?:behind|next|above|below|under|underneath|beneath|beside|before|after|at|by|in|inside|into|on|onto|over|off"
+    r"|up|down|out|outside|through|across|along|around|against|between|beyond|near|now|there|here|away|alone|as|when|where|for"
     r"|thing|place|kind|to(?!\s+(?:the\s+)?(?:left|right)))\b", re.I)
 _NO_SIDE_AFTER = re.compile(  # "left-over" but not "left-hand", "at right angles", "left the room", "to right the boat", "right?"
     r"-(?!(?:hand|most|side|facing|moving|looking|leaning|turn|foot|leg|arm|to|and|or|front|back|top|bottom|upper|lower)\w*)"
@@ -67,9 +68,10 @@ def can_flip(text: str) -> bool:
 
 # %% ../nbs/04_augment.ipynb #aa3128fc
 _COLOUR = re.compile(
-    r"\b(?:multi-?)?(?:red(?:head(?:ed)?)?|green|blu(?:e|ish)|yellow|orange|purple|pink|brown|black|whit(?:e|ish)|gr[ae]y|silver|gold(?:en|fish)?|beige|tan"
-    r"|cream|violet|turquoise|teal|cyan|magenta|maroon|navy|khaki|olive|lime|ivory|bronze|copper|crimson|scarlet|indigo|lilac|lavender"
-    r"|mauve|peach|burgundy|ros[ey]|rusty|blonde?|brunette|ginger|auburn|colou?r(?:ed|ful|less)?|dark|light|bright|pale|dim|shiny|shad(?:e|ow))"
+    r"\b(?:multi-?)?(?:red(?:head(?:ed)?)?|green|blu(?:e|ish)|yellow|orange|purple|pink|brown|black|whit(?:e|ish)|gr[ae]y"
+    r"|silver|gold(?:en|fish)?|beige|tan|cream|violet|turquoise|teal|cyan|magenta|maroon|navy|khaki|olive|lime|ivory|bronze"
+    r"|copper|crimson|scarlet|indigo|lilac|lavender|mauve|peach|burgundy|ros[ey]|rusty|blonde?|brunette|ginger|auburn"
+    r"|colou?r(?:ed|ful|less)?|dark|light|bright|pale|dim|shiny|shad(?:e|ow))"
     r"(?:s|y|[dtn]?(?:ish|er|est))?\b", re.I)
 
 def names_colour(text: str) -> bool:
@@ -78,10 +80,11 @@ def names_colour(text: str) -> bool:
 
 # %% ../nbs/04_augment.ipynb #c8831b55
 _PLACE = re.compile(
-    r"\b(?:top|bottom|upper|lower|middle|cent(?:er|re|ral)|corner|edge|side|half|front|back|rear|foreground|background|frame|screen|image"
-    r"|picture|camera|view|visible|distan(?:t|ce)|far|far(?:th|the|ther)?|near|close|end|row|between|among|group|crowd|entering|leaving"
-    r"|only|alone|single|both|all|each|every|other|others|another|same|different|two|three|four|five|six|several|many|[2-9]"
-    r"|most|least|more|less|than|(?:big|small|tall|larg|long|short|old|young|fast|slow|high|low|near|clos|farth|furth|thin|fat|heav)\w*er"
+    r"\b(?:top|bottom|upper|lower|middle|cent(?:er|re|ral)|corner|edge|side|half|front|back|rear|foreground|background"
+    r"|frame|screen|image|picture|camera|view|visible|distan(?:t|ce)|far|near|close|end|row|between|among|group|crowd"
+    r"|entering|leaving|only|alone|single|both|all|each|every|others?|another|same|different|two|three|four|five|six"
+    r"|several|many|[2-9]|most|least|more|less|than"
+    r"|(?:big|small|tall|larg|long|short|old|young|fast|slow|high|low|near|clos|farth|furth|thin|fat|heav)\w*er"
     r"|(?!(?:for|w|v|ch|n|r|gu|t|p|inter|harv|requ|pri|cr|b)est\b)\w+est)\b", re.I)
 _RELATION = re.compile(
     r"\b(?:with|without|in|inside|on|at|by|of|under|over|above|below|beneath|behind|beside|next|against|around|along|across|through"
@@ -173,6 +176,5 @@ def augment_clip(
     pipeline = _pipeline(h, w, flip, rule.colour)
     stream = int(rng.integers(2**32))
     pipeline.set_random_state(np.random.default_rng(stream), random.Random(stream))
-    # copies: where nothing is drawn the library returns its input, which may be the frame cache
-    out = pipeline(images=frames[:, ys, xs].copy(), masks=masks[:, ys, xs].copy())
+    out = pipeline(images=frames[:, ys, xs], masks=masks[:, ys, xs])
     return out["images"], out["masks"], flip_words(expression) if flip else expression
