@@ -41,7 +41,7 @@ OUTLINES = {  # shape: polygon [N,2] of area 1 around the origin, y downwards
     "circle": _ring([1], 48), "square": _SQUARE / 2, "triangle": _ring([1], 3),
     "star": _ring([1, 0.45], 10), "cross": _CROSS / math.sqrt(_area(_CROSS)),
 }
-HUES = {"red": 0, "orange": 28, "yellow": 55, "green": 125, "blue": 222, "purple": 285}  # degrees
+HUES = {"red": 0, "orange": 27, "yellow": 57, "green": 125, "blue": 222, "purple": 285}  # degrees
 
 # %% ../nbs/01_demo.ipynb #f5e23315
 @dataclass
@@ -79,7 +79,7 @@ def _path(rng, kind: str, n_frames: int, size: tuple[int, int], radius: float) -
 def _draw_thing(rng, shape: str, colour: str, path: str, n_frames: int, size: tuple[int, int]) -> Thing | None:
     # a random Thing of this shape and colour, whole area 1 to 10 % of the frame in every frame
     t = np.linspace(0, 1, n_frames)
-    hsv = (HUES[colour] + rng.uniform(-4, 4)) / 360 % 1, rng.uniform(0.85, 1), rng.uniform(0.87, 1)
+    hsv = (HUES[colour] + rng.uniform(-4, 4)) / 360 % 1, rng.uniform(0.85, 1), rng.uniform(0.9, 1)
     base = math.exp(rng.uniform(math.log(0.0125), math.log(0.09))) * size[0] * size[1]
     areas = base * (1 + 0.08 * np.sin(2 * np.pi * (t * rng.uniform(0.3, 1) + rng.random())))  # it breathes a little
     angles = rng.uniform(-0.25, 0.25) + rng.uniform(-0.3, 0.3) * t
@@ -320,7 +320,7 @@ def _pick_four(rng, options: list[Sentence]) -> list[Sentence] | None:
     return [four[n] for n in rng.permutation(len(four))]
 
 # %% ../nbs/01_demo.ipynb #11fa6a05
-_MAX_DRAWS = 2000  # about five are needed for frames of usual shape
+_MAX_DRAWS = 2000  # about two are needed for frames of usual shape
 
 def draw_clip(seed: int, split: str, number: int, mix: str, n_frames: tuple[int, int], size: tuple[int, int]
               ) -> tuple[Scene, np.ndarray, list[list[Sentence]]]:

@@ -1,5 +1,5 @@
 "The demo data: what the notebook promises, re-checked from the files alone by simpler means than the generator's."
-import hashlib, json, multiprocessing as mp, re
+import functools, hashlib, json, multiprocessing as mp, re
 from collections import Counter
 
 import numpy as np
@@ -32,8 +32,9 @@ def videos(root):
     return [p.name for p in sorted((root / "DAVIS/Annotations/480p").iterdir())]
 
 
+@functools.cache
 def looks(root):
-    "(shape, colour) of every object as the generator drew it, keyed by video."
+    "The objects of every video as the generator drew them; their masks must be those on disk."
     settings = json.loads((root / "demo.json").read_text())
     found = {}
     for video in videos(root):
@@ -90,14 +91,20 @@ def test_latin1_is_really_used(tmp_path, monkeypatch):
     assert (folder / FILES["annot2"]).read_bytes() == b'v 1 "caf\xe9"\n'
 
 
-def claims(text, things, masks):
-    "The objects (from 1) that `text` fits, from its words and the masks; sizes from the drawn areas, since masks may be cut."
+def middles(masks, n):
+    "x and y [n,T] of the middle of what is seen of each object, in shares of the frame; nan where unseen."
+    grid = np.mgrid[:masks.shape[1], :masks.shape[2]]
+    y, x = [np.array([[(g[m == i + 1].mean() + 0.5) / side if (m == i + 1).any() else np.nan for m in masks] for i in range(n)])
+            for g, side in zip(grid, masks.shape[1:])]
+    return x, y
+
+
+def claims(text, things, x, y):
+    "The objects (from 1) that `text` fits, by its words; sizes from the drawn areas, since masks may be cut."
     words = re.findall(r"[a-z]+", text)
     shape = next((s for s in SHAPES for w in words if w in (s, s + "s", s + "es")), None)
     colour = next((c for c in COLOURS if c in words), None)
     scope = [i for i, t in enumerate(things) if shape in (None, t.shape) and colour in (None, t.colour)]
-    y, x = [np.stack([[(g[m == i + 1].mean() + 0.5) / n if (m == i + 1).any() else np.nan for m in masks] for i in range(len(things))])
-            for g, n in zip(np.mgrid[:masks.shape[1], :masks.shape[2]], masks.shape[1:])]
     area = np.stack([t.areas for t in things])
     extreme = lambda q: {i + 1 for i in scope if all(np.nanmin(q[j] - q[i]) > 0 for j in scope if j != i)}
     has = lambda *options: any(o in words for o in options)
@@ -125,9 +132,9 @@ def claims(text, things, masks):
 def test_every_sentence_is_true_of_exactly_its_object(root):
     table, things = pd.read_csv(root / "expression_kinds.csv"), looks(root)
     for video, part in table.groupby("video_id"):
-        masks = masks_of(root, video)
+        x, y = middles(masks_of(root, video), len(things[video]))
         for row in part.itertuples():
-            assert claims(row.expression, things[video], masks) == {row.object_id}, (video, row.expression)
+            assert claims(row.expression, things[video], x, y) == {row.object_id}, (video, row.expression)
 
 
 def test_kinds(root):
