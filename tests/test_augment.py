@@ -237,6 +237,12 @@ def test_ids_and_void_stay():
             if text == "the left square": assert (m == 255).sum() == (masks == 255).sum()
 
 
+def test_void_is_no_object_to_keep():
+    frames, masks = clip()
+    masks[:, :6] = 255
+    assert any(not (augment_clip(frames, masks, "a square", seed)[1] == 255).any() for seed in SEEDS)
+
+
 @pytest.mark.parametrize("T, h, w", [(1, 37, 53), (2, 1, 1), (300, 8, 8), (2, 480, 854)])
 @pytest.mark.parametrize("text", ["", "a dog", "a red dog on the left"])
 def test_any_size(T, h, w, text):
