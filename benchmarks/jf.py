@@ -1,11 +1,11 @@
 """J and F of one frame: the definition (full-size OpenCV dilation, as davis2017-evaluation does it) against the exported words.
 
-One core, masks of $RVOS_DAVIS if set, else moving blobs, all at 480x854. Writes jf.csv beside this file.
+CPU time on one core, best of seven runs. Masks of $RVOS_DAVIS if set, else moving blobs, all at 480x854. Writes jf.csv beside this file.
     python benchmarks/jf.py
 """
 import os
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import cv2
 import numpy as np
@@ -31,13 +31,13 @@ def blobs() -> dict[str, np.ndarray]:
     return {f"blob {radius}": np.stack([blob(t, radius) for t in range(40)]) for radius in (20, 80, 180)}
 
 
-def milliseconds(fn, masks: np.ndarray, repeat: int = 3) -> float:
-    "Best of `repeat`, a frame; the prediction is the mask of five frames before."
+def milliseconds(fn, masks: np.ndarray, repeat: int = 7) -> float:
+    "CPU time of a frame, best of `repeat`; the prediction is the mask of five frames before."
     lag, times = masks[np.maximum(np.arange(len(masks)) - 5, 0)], []
     for _ in range(repeat):
-        start = perf_counter()
+        start = process_time()
         fn(masks, lag)
-        times.append(perf_counter() - start)
+        times.append(process_time() - start)
     return 1e3 * min(times) / len(masks)
 
 

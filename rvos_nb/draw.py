@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import font_manager
+from matplotlib import font_manager, pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -102,6 +102,12 @@ def overlay_ids(
     return out
 
 # %% ../nbs/03_draw.ipynb #3bbebca1
+def _figure(width: float, height: float) -> Figure:  # inches
+    fig = plt.figure(figsize=(width, height), layout="constrained")  # pyplot teaches notebooks to show figures...
+    plt.close(fig)  # ... and would show this one a second time
+    return fig
+
+# %% ../nbs/03_draw.ipynb #e6be2b72
 def grid(
     images: Sequence[np.ndarray],  # uint8 [H, W, 3] or bool [H, W]
     titles: Sequence[str] | None = None,  # one an image, shown literally
@@ -117,7 +123,7 @@ def grid(
     texts = [textwrap.fill(t, max(12, int(cell * 11))) for t in titles or [""] * len(images)]
     lines = max(t.count("\n") + 1 for t in texts) if titles is not None else 0
     h, w = np.shape(images[0])[:2]
-    fig = Figure(figsize=(width, rows * (cell * h / w + 0.17 * lines + 0.08)), layout="constrained")
+    fig = _figure(width, rows * (cell * h / w + 0.17 * lines + 0.08))
     for ax, im, text in itertools.zip_longest(fig.subplots(rows, columns, squeeze=False).flat, images, texts):
         ax.axis("off")
         if im is None: continue  # the last row may be short
@@ -222,7 +228,8 @@ def plot_curves(
     columns = ["epoch", "train_loss", "train_iou", "val_loss", "val_iou", "grad_norm", "lr"]
     if missing := [c for c in columns if c not in history]:
         raise RVOSError(f"plot_curves: the history has no column {missing[0]!r}; expected {', '.join(columns)}")
-    fig = Figure(figsize=(10, 5), layout="constrained")
+    history = history[columns].astype(float)  # None becomes NaN
+    fig = _figure(10, 5)
     panels = {"loss": ("train_loss", "val_loss"), "IoU": ("train_iou", "val_iou"), "gradient norm": ("grad_norm",), "learning rate": ("lr",)}
     best = history.dropna(subset="val_iou").nlargest(1, "val_iou")
     for ax, (name, lines) in zip(fig.subplots(2, 2, sharex=True).flat, panels.items()):

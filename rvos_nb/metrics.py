@@ -67,16 +67,11 @@ def _f(p_met: int, p_all: int, g_met: int, g_all: int) -> float:  # boundary pix
 # %% ../nbs/02_metrics.ipynb #5d7d02a7
 _U64 = np.dtype("<u8")  # little-endian on every machine: the lowest bit is the leftmost pixel
 
-def _pack(masks: np.ndarray) -> np.ndarray:  # bool [N, H, W] -> words [N, H, ceil(W / 64)], bits beyond W are 0
-    packed = np.packbits(masks, axis=-1, bitorder="little")
-    words = np.zeros((*masks.shape[:2], -(-masks.shape[2] // 64) * 8), np.uint8)
-    words[..., :packed.shape[2]] = packed
+def _pack(mask: np.ndarray) -> np.ndarray:  # bool [H, W] -> words [H, ceil(W / 64)], bits beyond W are 0
+    packed = np.packbits(mask, axis=1, bitorder="little")
+    words = np.zeros((mask.shape[0], -(-mask.shape[1] // 64) * 8), np.uint8)
+    words[:, :packed.shape[1]] = packed
     return words.view(_U64)
-
-# %% ../nbs/02_metrics.ipynb #e0cf7f27
-def _j_words(gt: np.ndarray, pred: np.ndarray) -> np.ndarray:  # words [N, H, n] -> float64 [N]
-    both, either = (np.bitwise_count(m).sum((1, 2), dtype=np.int64) for m in (gt & pred, gt | pred))
-    return np.divide(both, either, out=np.ones(len(gt)), where=either > 0)
 
 # %% ../nbs/02_metrics.ipynb #3fcad8db
 def _word_boundary(w: np.ndarray, width: int, x0: int) -> np.ndarray:
@@ -102,14 +97,16 @@ def _windows(b: np.ndarray, r: int) -> tuple[np.ndarray, int]:
     return windows, ((1 << 8 * step) - 1) << 8 * guard
 
 # %% ../nbs/02_metrics.ipynb #39400185
-def _f_words(gt: np.ndarray, pred: np.ndarray, width: int, r: int) -> float:
-    # F of one frame: words [H, n] of images `width` wide, matched within r <= 24 pixels
+def _jf_words(gt: np.ndarray, pred: np.ndarray, width: int, r: int) -> tuple[float, float]:
+    # J and F of one frame: words [H, n] of images `width` wide, matched within r <= 24 pixels
     either = gt | pred
     ys, xs = np.flatnonzero(np.bitwise_or.reduce(either, 1)), np.flatnonzero(np.bitwise_or.reduce(either, 0))
-    if len(ys) == 0: return 1.0
+    if len(ys) == 0: return 1.0, 1.0
     x0 = max(xs[0] - 1, 0)
     box = slice(max(ys[0] - 1, 0), ys[-1] + 2), slice(x0, xs[-1] + 1)  # the boundary lies up and left of the object
-    windows, own_bits = _windows(_word_boundary(np.stack([gt[box].T, pred[box].T]), width, x0), r)
+    masks = np.stack([gt[box].T, pred[box].T])
+    both, union = np.bitwise_count(masks[0] & masks[1]).sum(), np.bitwise_count(either[box]).sum()
+    windows, own_bits = _windows(_word_boundary(masks, width, x0), r)
     k, size, flat = windows.shape[2], windows[0].size, windows.reshape(-1)
     own = flat & own_bits
     at = np.flatnonzero(own)
@@ -123,7 +120,7 @@ def _f_words(gt: np.ndarray, pred: np.ndarray, width: int, r: int) -> float:
         near |= flat[(r + d) * k:].take(at - r * k)
         near |= flat[(r - d) * k:].take(at - r * k)
     met, full = np.bitwise_count(near & own), np.bitwise_count(own)
-    return _f(met[first:].sum(), full[first:].sum(), met[:first].sum(), full[:first].sum())
+    return float(both / union), _f(met[first:].sum(), full[first:].sum(), met[:first].sum(), full[:first].sum())
 
 # %% ../nbs/02_metrics.ipynb #896582cb
 def _prepare(gt, pred, void=None) -> tuple[np.ndarray, np.ndarray]:  # bool, void pixels out of both
@@ -150,18 +147,19 @@ def jf(
     gt, pred = _prepare(gt, pred, void)
     *lead, h, w = gt.shape
     n, r = math.prod(lead), tolerance((h, w))
-    frames = gt.reshape(n, h, w), pred.reshape(n, h, w)
-    words = _pack(frames[0]), _pack(frames[1])
-    if r <= 24: f = [_f_words(g, p, w, r) for g, p in zip(*words)]
-    else: f = [jf_frame(g, p)[1] for g, p in zip(*frames)]  # over 3000 pixels of diagonal: more than a word can see
-    return _j_words(*words).reshape(lead)[()], np.array(f, np.float64).reshape(lead)[()]
+    scores = np.empty((2, n))
+    for i, (g, p) in enumerate(zip(gt.reshape(n, h, w), pred.reshape(n, h, w))):
+        # frame by frame, so that all stays in the processor's cache; over 3000 pixels of diagonal a word sees too little
+        scores[:, i] = _jf_words(_pack(g), _pack(p), w, r) if r <= 24 else jf_frame(g, p)
+    j, f = scores.reshape(2, *lead)
+    return j, f
 
 # %% ../nbs/02_metrics.ipynb #cb2f1ccb
 def region_similarity(gt: np.ndarray, pred: np.ndarray, void: np.ndarray | None = None) -> np.ndarray:
     "J of every frame, float64 [T], of 0/1 masks [T, H, W]: intersection over union, 1 where both are empty. See `jf`."
     gt, pred = _prepare(gt, pred, void)
-    frames = math.prod(gt.shape[:-2]), *gt.shape[-2:]
-    return _j_words(_pack(gt.reshape(frames)), _pack(pred.reshape(frames))).reshape(gt.shape[:-2])[()]
+    both, either = (gt & pred).sum((-2, -1)), (gt | pred).sum((-2, -1))
+    return np.divide(both, either, out=np.ones(both.shape), where=either > 0)[()]
 
 def boundary_f(gt: np.ndarray, pred: np.ndarray, void: np.ndarray | None = None) -> np.ndarray:
     "F of every frame, float64 [T], of 0/1 masks [T, H, W]: how far their outlines meet. See `jf`."

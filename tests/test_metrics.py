@@ -1,6 +1,5 @@
 """J and F against an independent definition, against the official figures, and at the borders of what may come in."""
-import itertools, json, math, os
-from pathlib import Path
+import itertools, json, math
 
 import numpy as np
 import pytest
@@ -11,9 +10,6 @@ from PIL import Image
 
 from rvos_nb.core import RVOSError
 from rvos_nb.metrics import boundary, boundary_f, iou, jf, jf_frame, region_similarity, tolerance
-
-DAVIS = os.environ.get("RVOS_DAVIS")
-needs_davis = pytest.mark.skipif(not DAVIS, reason="RVOS_DAVIS names no folder with real DAVIS")
 
 
 def by_definition(gt, pred):
@@ -176,27 +172,30 @@ def test_iou_on_the_gpu_without_a_sync():
 
 # --- the official figures
 
-def ids_of(sequence):
-    files = sorted(Path(DAVIS, "DAVIS/Annotations/480p", sequence).glob("*.png"))
-    return np.stack([np.array(Image.open(f)) for f in files])
+@pytest.fixture(scope="module")
+def ids_of(davis):
+    "Sequence name -> its id maps, uint8 [T, H, W]."
+    return lambda name: np.stack([np.array(Image.open(f)) for f in sorted((davis / "DAVIS/Annotations/480p" / name).glob("*.png"))])
+
+@pytest.fixture(scope="module")
+def golden(davis):
+    "Figures of the official evaluation on these sequences."
+    if not (davis / "golden_jf.json").exists(): pytest.skip("RVOS_DAVIS holds no golden_jf.json")
+    return json.loads((davis / "golden_jf.json").read_text())
 
 def lag(m): return m[np.maximum(np.arange(len(m)) - 5, 0)]
 
-def golden(): return json.loads(Path(DAVIS, "golden_jf.json").read_text())
 
-
-@needs_davis
-def test_golden_single():
-    for sequence, want in golden()["single"].items():
+def test_golden_single(golden, ids_of):
+    for sequence, want in golden["single"].items():
         m = ids_of(sequence) == 1
         j, f = jf(m, lag(m))
         assert len(j) == want["frames"]
         assert j.mean() == pytest.approx(want["J"], abs=1e-9) and f.mean() == pytest.approx(want["F"], abs=1e-9), sequence
 
 
-@needs_davis
-def test_golden_pairs_by_identity_and_matched():
-    for name, want in golden()["pairs"].items():
+def test_golden_pairs_by_identity_and_matched(golden, ids_of):
+    for name, want in golden["pairs"].items():
         a, b = map(ids_of, name.split("+"))
         n = want["frames"]
         g = np.where(a[:n] == 1, 1, np.where(b[:n] == 1, 2, 0)).astype(np.uint8)
@@ -210,8 +209,7 @@ def test_golden_pairs_by_identity_and_matched():
             assert np.allclose(score(objects).T, [want[kind]["J"], want[kind]["F"]], rtol=0, atol=1e-9), (name, kind)
 
 
-@needs_davis
-def test_real_masks_bit_for_bit():
+def test_real_masks_bit_for_bit(ids_of):
     for sequence in ("dog", "dance-twirl", "soccerball"):
         m = ids_of(sequence)[:8] == 1
         assert [tuple(s) for s in np.transpose(jf(m, lag(m)))] == [jf_frame(g, p) for g, p in zip(m, lag(m))]
