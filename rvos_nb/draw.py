@@ -74,9 +74,9 @@ def overlay(
     _check_image(image, mask)
     colours, out = _colours(color), image.copy()
     level = np.uint8(np.rint(np.clip(mask, 0, 1) * 255)) if mask.dtype != bool else mask.view(np.uint8) * np.uint8(255)
-    inside = level > 0
-    weight = (alpha / 255) * level[inside, None].astype(np.float32)
-    out[inside] = np.rint(image[inside] * (1 - weight) + colours[level[inside]] * weight)
+    x, y, w, h = cv2.boundingRect(level)  # most of a frame is usually not covered
+    below, part = out[y:y + h, x:x + w].astype(np.float32), level[y:y + h, x:x + w]
+    out[y:y + h, x:x + w] = np.rint(below + (colours.take(part, axis=0) - below) * (part[..., None] * np.float32(alpha / 255)))
     if outline:
         solid = (level > 127).astype(np.uint8)
         thin = cv2.erode(solid, np.ones((3, 3), np.uint8), iterations=max(1, round(min(mask.shape) / 240)))

@@ -63,6 +63,15 @@ def test_less_likely_is_more_transparent():
     assert change[0] == 0 and change == sorted(change) and len(set(change)) == 4
 
 
+def test_outline_is_where_the_mask_gets_likely():
+    probability = np.full((40, 60), 0.3)
+    probability[10:30, 20:45] = 0.6
+    changed = (overlay(IMAGE, probability, "red") != overlay(IMAGE, probability, "red", outline=False)).any(2)
+    ring = MASK.copy()
+    ring[11:29, 21:44] = False
+    assert np.array_equal(changed, ring) and (overlay(IMAGE, probability, "red")[ring] == (255, 0, 0)).all()
+
+
 @pytest.mark.parametrize("image, mask, color, words", [
     (IMAGE, MASK[:9], "cool", "resize"), (IMAGE / 255.0, MASK, "cool", "uint8"), (IMAGE[..., 0], MASK, "cool", "uint8"),
     (IMAGE, MASK, "nocolour", "nocolour"), (IMAGE, MASK, (1, 2), "from 0 to 255")])

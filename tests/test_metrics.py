@@ -78,6 +78,14 @@ def test_every_edge_of_the_tolerance():
         if abs(dy) == 9 and abs(dx) == 9: assert f == 0
 
 
+def test_objects_that_start_or_end_at_any_column():
+    "Words begin every 64 pixels; nothing else in the image hides a slip there."
+    for x in range(131):
+        gt, pred = np.zeros((2, 12, 131), bool)
+        gt[2:9, x:x + 5] = pred[7:9, x:x + 5] = True
+        assert tuple(map(float, jf(gt, pred))) == jf_frame(gt, pred), x
+
+
 def test_tolerance_is_the_official_one():
     for h, w in itertools.product(range(1, 400, 7), range(1, 1200, 13)):
         assert tolerance((h, w)) == int(np.ceil(0.008 * np.linalg.norm((h, w))))
