@@ -12,7 +12,7 @@ __all__ = ['MAX_PROPOSALS', 'PIECE', 'LABEL_NOISE', 'Prediction', 'Source', 'PRO
            'summarise', 'describe_summary', 'sources_of', 'report']
 
 # %% ../nbs/10_evaluation.ipynb #69be9f12
-import csv, functools, json, multiprocessing, os, re, shutil
+import functools, json, multiprocessing, os, re, shutil
 from collections import Counter, deque
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/10_evaluation.ipynb #f4cde9c2
 from .core import ConfigError, RVOSError, write_text
-from .data import ANNOTATORS, Annotations, ClipLoader, data_root, load_annotations, make_loader, read_frame, read_mask
+from .data import ANNOTATORS, Annotations, data_root, load_annotations, make_loader, read_frame, read_mask
 from .demo import davis_palette
 from .draw import contact_sheet, figure_to_image, overlay, save_image
 from .metrics import jf
@@ -65,7 +65,7 @@ def merge(p: np.ndarray, entry: dict) -> np.ndarray:
     "Object ids, uint8 [A,T,H,W], from probabilities or bool masks [N,T,H,W] of a video's sentences (ReferFormer's inference_davis.py)."
     out = np.zeros((len(annotators_of(entry)), *p.shape[1:]), np.uint8)
     for ids, annotator in zip(out, annotators_of(entry)):
-        best = np.full(p.shape[1:], 0.1, np.float32)  # the background
+        best = np.full(p.shape[1:], 0.1, np.result_type(p, np.float32))  # the background
         for o in objects_of(entry):
             i = sentence_of(entry, annotator, o)
             if i is None: continue
@@ -533,8 +533,8 @@ def _check_palette(path: Path, values: list[int]) -> None:
     for i in values:
         colour = palette[3 * i:3 * i + 3]
         if (i == 0 and colour != bytes(3)) or davis.get(colour, i) != i:
-            raise RVOSError(f"{path}: palette index {i} is the colour {tuple(colour)}, DAVIS's index {davis.get(colour, 'none')}; expected object ids as indices, "
-                            "0 black: write the ids with Image.fromarray(ids) and putpalette, do not convert a colour picture")
+            raise RVOSError(f"{path}: palette index {i} is the colour {tuple(colour)}, which DAVIS has at index {davis.get(colour, 'none')}; expected object ids "
+                            "as indices, 0 black: write the ids with Image.fromarray(ids) and putpalette, do not convert a colour picture")
 
 def read_prediction(path: Path, size: tuple[int, int], ids: bool) -> np.ndarray:
     "A predicted PNG: object ids, uint8 [H,W], or (`ids` False) a bool mask from 0/255 or 0/1; `RVOSError` for any other."
@@ -543,11 +543,13 @@ def read_prediction(path: Path, size: tuple[int, int], ids: bool) -> np.ndarray:
     values = _values(x)
     if ids:
         if values[-1] > MAX_PROPOSALS:
-            raise RVOSError(f"{path}: holds the value {values[-1]}; expected object ids from 0 to {MAX_PROPOSALS} (0/255 masks of one sentence belong under Annotations/<video>/<expression id>/)")
+            raise RVOSError(f"{path}: holds the value {values[-1]}; expected object ids from 0 to {MAX_PROPOSALS} "
+                            "(0/255 masks of one sentence belong under Annotations/<video>/<expression id>/)")
         _check_palette(path, values)
         return x
     if not (set(values) <= {0, 255} or set(values) <= {0, 1}):
-        raise RVOSError(f"{path}: holds the values {', '.join(map(str, values[:6]))}{', ...' * (len(values) > 6)}; expected 0 and 255 (object ids belong under anno_<k>/<video>/)")
+        seen = ", ".join(map(str, values[:6])) + ", ..." * (len(values) > 6)
+        raise RVOSError(f"{path}: holds the values {seen}; expected 0 and 255 (object ids belong under anno_<k>/<video>/)")
     return x > 0
 
 # %% ../nbs/10_evaluation.ipynb #60dedd25
@@ -595,17 +597,19 @@ def open_predictions(root: str | Path, annotations: Annotations) -> PredictionFo
     annos = [d for k in range(4) if (d := root / f"anno_{k}").is_dir()]
     single = root / "Annotations"
     if not annos and not single.is_dir():
-        raise RVOSError(f"{root}: no predictions found; expected anno_0 to anno_3/<video>/<frame>.png (object ids) or Annotations/<video>/<expression id>/<frame>.png (0/255)")
+        raise RVOSError(f"{root}: no predictions found; expected anno_0 to anno_3/<video>/<frame>.png (object ids) "
+                        "or Annotations/<video>/<expression id>/<frame>.png (0/255)")
     found = {d.name for top in (*annos, single) if top.is_dir() for d in top.iterdir() if d.is_dir()}
     if not found & set(annotations):
-        raise RVOSError(f"{root}: predictions of none of the {len(annotations)} videos of split {annotations.split!r}; expected folders such as {next(iter(annotations))!r}, found {sorted(found)[:3]}")
+        raise RVOSError(f"{root}: predictions of none of the {len(annotations)} videos of split {annotations.split!r}; "
+                        f"expected folders such as {next(iter(annotations))!r}, found {sorted(found)[:3]}")
     for video, entry in annotations.items():
         for top in annos:
             if (top / video).is_dir(): _check_files(top / video, entry)
-        known = {e["expression_id"] for e in entry["expressions"]}
+        known = [e["expression_id"] for e in entry["expressions"]]
         for d in sorted((single / video).iterdir()) if (single / video).is_dir() else []:
             if not d.is_dir() or d.name not in known:
-                raise RVOSError(f"{d}: expected one folder a sentence, Annotations/<video>/<expression id>/<frame>.png, ids of this video: {', '.join(sorted(known, key=int) if all(k.isdigit() for k in known) else sorted(known))}")
+                raise RVOSError(f"{d}: expected one folder a sentence, Annotations/<video>/<expression id>/<frame>.png, ids of this video: {', '.join(known)}")
             _check_files(d, entry)
     return PredictionFolder(root, bool(annos), single.is_dir())
 

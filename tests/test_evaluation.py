@@ -143,10 +143,11 @@ def test_outlines_match_within_the_tolerance_and_no_further(tmp_path):
     assert f[0] == f[1] == 1 and f[2] < 0.8
 
 
-def test_merging_is_referformers_argmax():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_merging_is_referformers_argmax(dtype):
     rng = np.random.default_rng(0)
     entry = {"expressions": [{"annotator": a, "object_id": o} for o in (1, 2, 3) for a in ANNOTATORS]}
-    p = rng.choice(np.linspace(0, 1, 11, dtype=np.float32), (12, 2, 9, 9))  # ties, and exactly 0.5
+    p = rng.choice(np.linspace(0, 1, 11, dtype=dtype), (12, 2, 9, 9))  # ties, and exactly 0.5
     for a, ids in enumerate(ev.merge(p, entry)):
         mine = p[a::4].copy()
         mine[mine < 0.5] = 0
