@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'DRIVE_RUNS', 'RVOSError', 'ConfigError', 'Config', 'check_config', 'config_to_json', 'config_from_dict',
-           'home', 'on_colab', 'atomic_file', 'write_text', 'lock', 'pick_device', 'pick_precision', 'describe_machine',
-           'seed_everything', 'Run', 'setup_run']
+           'home', 'on_colab', 'atomic_file', 'write_text', 'read_tensors', 'lock', 'pick_device', 'pick_precision',
+           'describe_machine', 'seed_everything', 'Run', 'setup_run']
 
 # %% ../nbs/00_core.ipynb #d5c54230
-import contextlib, dataclasses, json, math, os, random, sys, typing
+import contextlib, dataclasses, json, math, os, pickle, random, struct, sys, typing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -194,6 +194,14 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> None:
     "Write `text` to `path` as UTF-8, whole or not at all."
     with atomic_file(path) as tmp: tmp.write_text(text, encoding="utf-8")
+
+# %% ../nbs/00_core.ipynb #06b44105
+def read_tensors(path: str | Path, device: torch.device | str = "cpu"):
+    "What `torch.save` wrote to `path`, read as data only (weights_only), on `device`; `RVOSError` names a file that is missing, broken or not plain data."
+    try: return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError: raise RVOSError(f"{path}: no such file") from None
+    except (pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as e:
+        raise RVOSError(f"{path}: cannot be read safely as weights ({type(e).__name__}); expected a file of tensors and plain values, written by torch.save") from None
 
 # %% ../nbs/00_core.ipynb #f46c94ec
 def lock(path: str | Path, timeout: float = -1) -> FileLock:

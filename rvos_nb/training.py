@@ -9,7 +9,7 @@ __all__ = ['READ_EVERY', 'FORMATS', 'HISTORY', 'MAY_DIFFER', 'make_optimizer', '
            'RunResult', 'Trainer', 'start_from', 'go_on', 'run_epoch', 'fit', 'close_run', 'demo_run']
 
 # %% ../nbs/08_training.ipynb #b87c68ae
-import hashlib, math, pickle, time
+import hashlib, math, time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRSc
 from tqdm.auto import tqdm
 
 # %% ../nbs/08_training.ipynb #8e74ba15
-from .core import (Config, RVOSError, atomic_file, config_from_dict, config_to_json, describe_machine, home, lock, setup_run,
+from .core import (Config, RVOSError, atomic_file, config_from_dict, config_to_json, describe_machine, home, lock, read_tensors, setup_run,
                           write_text)
 from .data import ClipLoader, load_splits, load_tokenizer, make_loader, read_mask
 from .draw import contact_sheet, denormalise, figure_to_image, overlay, plot_curves, save_image
@@ -119,10 +119,7 @@ def save_checkpoint(path: Path, model: nn.Module, cfg: Config, epoch: int, metri
 # %% ../nbs/08_training.ipynb #d1ec058d
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict:
     "The checkpoint at `path`, read as data only; `RVOSError` where it is missing, broken or not one of ours."
-    try: state = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError: raise RVOSError(f"{path}: no such checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as e:
-        raise RVOSError(f"{path}: cannot be read safely as a checkpoint ({str(e).splitlines()[0][:100]})") from None
+    state = read_tensors(path, device)
     if not isinstance(state, dict) or not {"model", "config", "epoch", "metrics"} <= set(state):
         raise RVOSError(f"{path}: not a checkpoint of rvos_nb (expected model, config, epoch and metrics)")
     return state
@@ -214,13 +211,13 @@ def top_epochs(history: pd.DataFrame, by: str, n: int = 5) -> pd.DataFrame:
 
 # %% ../nbs/08_training.ipynb #625c9353
 def sample_sheet(model: nn.Module, loader: ClipLoader, video_ids: list[str], columns: int = 5) -> np.ndarray:
-    "A picture (uint8 [h,w,3]): for each video one sentence, frames with the predicted mask."
+    "A picture (uint8 [h,w,3]): for each video one sentence, frames in which all but the predicted mask is dark (clear on objects of any colour)."
     rows, labels = [], []
     for n, video in enumerate(video_ids):
         frames, logits = predict_video(model, loader, video)
         e = n % len(logits)  # not always the first object
         picks = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
-        rows.append([overlay(frames[t], (logits[e, t] > 0).numpy()) for t in picks])
+        rows.append([overlay(frames[t], (logits[e, t] <= 0).numpy(), "black", 0.7, outline=False) for t in picks])
         labels.append(f"{video}: {loader.dataset.annotations[video]['expressions'][e]['expression']}")
     return contact_sheet(rows, labels)
 
@@ -374,5 +371,5 @@ def demo_run(run: str | Path = "") -> Path:
     folder = home() / "runs" / f"demo-{key}"
     with lock(folder):
         if not (folder / "scores.csv").exists():  # the last file but the pictures that a run writes
-            fit(replace(cfg, out=str(folder), resume=(folder / "last.pth").exists()))
+            fit(replace(cfg, out=str(folder), minutes=0.0, resume=(folder / "last.pth").exists()))  # the same run on a slow machine
     return folder

@@ -43,7 +43,7 @@ def test_models_without_such_a_map_are_refused(name):
 
 def test_unknown_backbone_and_bad_weights(tmp_path):
     with pytest.raises(RVOSError, match="resnet5000.*expected"): VisualBackbone("resnet5000", "none")
-    with pytest.raises(RVOSError, match="no file"): VisualBackbone("resnet18", str(tmp_path / "none.pth"))
+    with pytest.raises(RVOSError, match="no such file"): VisualBackbone("resnet18", str(tmp_path / "none.pth"))
     (tmp_path / "junk.pth").write_bytes(b"junk")
     with pytest.raises(RVOSError, match="junk.pth"): VisualBackbone("resnet18", str(tmp_path / "junk.pth"))
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "other.pth")
@@ -173,7 +173,7 @@ def test_one_clip_with_many_sentences_is_the_same_as_one_by_one(report, preset):
         together, each = model(frames, IDS, MASK), torch.cat([model(frames, IDS[i:i + 1], MASK[i:i + 1]) for i in range(2)])
         repeated = model(frames.expand(2, -1, -1, -1, -1), IDS, MASK)
     assert torch.allclose(together, each, atol=1e-4) and torch.allclose(together, repeated, atol=1e-4)
-    assert not torch.allclose(together[0], together[1], atol=1e-4)  # the sentence matters, even untrained
+    assert (together[0] - together[1]).abs().max() > 1e-5  # the sentence matters, even untrained
 
 
 def test_report_upsamples_bilinearly_from_stride_32(report):
