@@ -81,7 +81,7 @@ def read_meta_expressions(path: str | Path) -> dict[str, list[dict]]:
     try: videos = json.loads(Path(path).read_text(encoding="utf-8"))["videos"]
     except FileNotFoundError: raise RVOSError(f"{path}: no such file") from None
     except (ValueError, KeyError, TypeError) as e: raise RVOSError(f"{path}: expected JSON with a 'videos' dictionary ({type(e).__name__}: {e})") from None
-    found = {}
+    found, video = {}, None
     try:
         for video, entry in videos.items():
             seen, found[video] = Counter(), []
@@ -149,8 +149,8 @@ def load_annotations(root: str | Path, split: str) -> Annotations:
     if not root.is_dir(): raise RVOSError(f"{root}: no such folder; expected one in DAVIS's layout (`rvos data demo {root}` makes one)")
     frame_root, mask_root = _picture_folders(root, split)
     sentences, names, kinds = _sentences(root, split), _video_names(root, split), _kinds(root)
-    left_out = [] if names is None else sorted(v for v in sentences if v not in names and not (frame_root / v).is_dir())
     if names is None: names = [v for v in sentences if (frame_root / v).is_dir()]
+    left_out = sorted(v for v in sentences if v not in names and not (frame_root / v).is_dir())
     videos = {}
     for v in names:
         frames = sorted((frame_root / v).glob("*.jpg"))

@@ -33,7 +33,7 @@ def cfg_for(root, **kw): return Config(**dict(data=str(root), image_size=(48, 80
 
 def test_davis_val_is_complete(davis):
     val = load_annotations(davis, "val")
-    assert len(val) == 9 and sum(len(v["frames"]) for v in val.values()) == 683 or len(val) == 9
+    assert len(val) == 9
     assert len(val.left_out) >= 21 and "left out" in val.describe()
     for v, a in val.items():
         assert [f.stem for f in a["frames"]] == [m.stem for m in a["masks"]] and all(m.exists() for m in a["masks"])
@@ -165,8 +165,8 @@ def test_a_broken_frame_leaves_no_cache(copy, tmp_path):
     val = load_annotations(copy, "val")
     bad = val[next(iter(val))]["frames"][3]
     bad.write_bytes(bad.read_bytes()[:300])
-    with pytest.raises(RVOSError, match=bad.name): FrameCache(val, (48, 80), tmp_path)
-    assert not any(p.is_dir() for p in tmp_path.iterdir())
+    with pytest.raises(RVOSError, match=bad.name): FrameCache(val, (48, 80), tmp_path / "cache")
+    assert not any(p.is_dir() for p in (tmp_path / "cache").iterdir())
 
 
 def _build(root, folder, queue):
