@@ -26,7 +26,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def cfg(data, tmp_path):
-    return Config(data=str(data), out=str(tmp_path / "run"), image_size=(48, 80), clip_len=2, val_window=3, batch_size=4, epoch_size=8, epochs=3, hidden_dim=16, heads=2, device="cpu")
+    return Config(data=str(data), out=str(tmp_path / "run"), image_size=(48, 80), clip_len=2, val_window=3, batch_size=4, epoch_size=8, epochs=3, hidden_dim=16, heads=2, val_every=1, minutes=0.0, device="cpu")
 
 
 # --- parts
