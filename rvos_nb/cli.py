@@ -91,11 +91,13 @@ class Evaluate:
 # %% ../nbs/12_cli.ipynb #223de2c1
 def one_line(box: str) -> str:
     "tyro's box of text as one line: its sentence, then the flags that it mentions."
+    lines = [l.strip("│|╭╮╰╯+ ") for l in box.splitlines()[1:]]  # the first line is the box's title
     parts = [[]]
-    for line in (l.strip("│|╭╮╰╯+ ") for l in box.splitlines()[1:]):
+    for line in filter(None, lines):
         if set(line) <= set("─-"): parts.append([])
-        else: parts[-1].append(line.strip())
-    sentence, rest = " ".join(parts[0]), [l for p in parts[1:] for l in p]
+        else: parts[-1].append(line)
+    first, *others = [p for p in parts if p] or [[box.strip()]]
+    sentence, rest = " ".join(first), [l for p in others for l in p]
     flags = [l for l in rest if l.startswith("--")]
     sentence = re.sub(r"Error parsing \S+: (?=\w+ = )", "", sentence.rstrip("."))  # Config's own sentence names its knob
     if not flags: return sentence

@@ -385,7 +385,9 @@ class ClipLoader:
 
     @property
     def dataset(self) -> RVOSDataset: return self.loader.dataset
-    def set_epoch(self, epoch: int) -> None: self.sampler.set_epoch(epoch)
+    def set_epoch(self, epoch: int) -> None:
+        self.sampler.set_epoch(epoch)
+        if hasattr(self.loader, "iteration"): self.loader.iteration = epoch  # accelerate counts passes itself, from 0 in a resumed run too
     def __len__(self) -> int: return len(self.loader)
 
     def __iter__(self) -> Iterator[dict]:
