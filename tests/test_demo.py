@@ -172,7 +172,7 @@ def test_areas(root):
         for i, thing in enumerate(things):
             assert (thing.areas >= 0.01 * 144 * 240).all() and (thing.areas <= 0.1 * 144 * 240).all()
             shown = (masks == i + 1).sum((1, 2))
-            assert (shown <= thing.areas * 1.03 + 3).all()
+            assert (shown <= thing.areas * 1.03 + 0.25 * np.sqrt(thing.areas)).all()  # a rasterised edge adds pixels in proportion to its length
             assert i + 1 < len(things) or np.isclose(shown[0], thing.areas[0], rtol=0.31)  # the topmost one: only the edge can cut it
 
 
