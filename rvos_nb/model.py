@@ -131,7 +131,7 @@ class VisualBackbone(nn.Module):
     def forward(self, frames: Tensor) -> dict[int, Tensor]:
         B, T = frames.shape[:2]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            x = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B*T, 3, H, W); a quarter faster on the CPU
+            x = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B*T, 3, H, W); faster on the CPU (benchmarks/choices.csv)
             maps = self.features(x)  # {stride: (B*T, C, h, w)}
         out = {}
         for s, x in maps.items():
@@ -240,7 +240,7 @@ class SegmentationHead(nn.Module):
     "Features [B,T,C,h,w] -> logits [B,T,1,h,w]."
     def __init__(self, hidden_dim: int = 256, dropout: float = 0.3, width: int = 256):
         super().__init__()
-        def block(a, b): return [nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.GELU(), nn.Dropout2d(dropout)]
+        def block(a, b): return [nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.GELU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*block(hidden_dim, width), *block(width, width), nn.Conv2d(width, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
