@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'PALETTE', 'normalise', 'denormalise', 'overlay', 'overlay_ids', 'grid',
-           'contact_sheet', 'to_jpeg', 'save_image', 'write_video', 'write_overlay', 'plot_curves', 'figure_to_image']
+           'contact_sheet', 'pick_frames', 'to_jpeg', 'save_image', 'video_writer', 'write_video', 'write_overlay',
+           'plot_curves', 'figure_to_image']
 
 # %% ../nbs/03_draw.ipynb #b37d4639
-import itertools, textwrap
+import contextlib, itertools, textwrap
 from fractions import Fraction
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Callable, Iterable, Iterator, Sequence
 
 # %% ../nbs/03_draw.ipynb #8047d849
 import av, cv2
@@ -158,6 +159,11 @@ def contact_sheet(
         top += height + gap
     return np.array(sheet)
 
+# %% ../nbs/03_draw.ipynb #c9149e37
+def pick_frames(n: int, columns: int) -> np.ndarray:
+    "Up to `columns` frame numbers spread over a video of `n` frames, first and last among them."
+    return np.unique(np.linspace(0, n - 1, min(n, columns)).round().astype(int))
+
 # %% ../nbs/03_draw.ipynb #6df7e326
 def to_jpeg(image: np.ndarray, quality: int = 85) -> bytes:
     "JPEG bytes of an image, uint8 [H, W, 3]."
@@ -173,31 +179,45 @@ def save_image(path: str | Path, image: np.ndarray, quality: int = 90) -> None:
     with atomic_file(path) as tmp: tmp.write_bytes(data)
 
 # %% ../nbs/03_draw.ipynb #53592865
+@contextlib.contextmanager
+def video_writer(
+    path: str | Path,
+    fps: float = 24.0,
+    codec: str = "libx264",  # any encoder of PyAV's
+    time_base: Fraction | None = None,  # seconds a unit of time stamps; None: frames follow each other at `fps`
+) -> Iterator[Callable]:  # add(frame, stamp=None): frame is uint8 [H, W, 3], stamp a whole number of `time_base`s
+    "Yield a function that adds a frame to an mp4 that plays in a browser; `RVOSError` for no frames, changing sizes or a missing encoder."
+    if codec not in av.codecs_available:
+        raise RVOSError(f"{path}: this PyAV has no encoder {codec!r}; install av from PyPI, or take codec='mpeg4', which browsers do not play")
+    if not fps > 0: raise RVOSError(f"{path}: fps = {fps}; expected frames a second, above 0")
+    size, n = None, 0
+    with atomic_file(path) as tmp, av.open(str(tmp), "w", format="mp4", options={"movflags": "faststart"}) as out:
+        stream = out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), pix_fmt="yuv420p", options={"crf": "20"})
+        if time_base: stream.time_base = stream.codec_context.time_base = time_base
+        def add(frame: np.ndarray, stamp: int | None = None) -> None:
+            nonlocal size, n
+            _check_image(frame)
+            (h, w), n = frame.shape[:2], n + 1
+            if size is None: size, stream.height, stream.width = (h, w), h + h % 2, w + w % 2
+            if size != (h, w): raise RVOSError(f"{path}: frame {n} is {(h, w)}, the first {size} (height, width): expected one size")
+            even = av.VideoFrame.from_ndarray(np.pad(frame, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge"), format="rgb24")
+            if time_base: even.pts, even.time_base = stamp, time_base
+            out.mux(stream.encode(even))
+        yield add
+        if not n: raise RVOSError(f"{path}: no frames to write")
+        out.mux(stream.encode())
+
+# %% ../nbs/03_draw.ipynb #c958dca7
 def write_video(
     path: str | Path,
     frames: Iterable[np.ndarray],  # uint8 [H, W, 3], one size
     fps: float = 24.0,
-    codec: str = "libx264",  # any encoder of PyAV's
+    codec: str = "libx264",
 ) -> int:  # frames written
-    "Write `frames` as an mp4 that plays in a browser; `RVOSError` for no frames, changing sizes or a missing encoder."
-    if codec not in av.codecs_available:
-        raise RVOSError(f"{path}: this PyAV has no encoder {codec!r}; install av from PyPI, or take codec='mpeg4', which browsers do not play")
-    if not fps > 0: raise RVOSError(f"{path}: fps = {fps}; expected frames a second, above 0")
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None: raise RVOSError(f"{path}: no frames to write")
-    _check_image(first)
-    h, w = first.shape[:2]
-    with atomic_file(path) as tmp, av.open(str(tmp), "w", format="mp4", options={"movflags": "faststart"}) as out:
-        stream = out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), pix_fmt="yuv420p", options={"crf": "20"})
-        stream.width, stream.height = w + w % 2, h + h % 2
-        for n, frame in enumerate(itertools.chain([first], frames), 1):
-            _check_image(frame)
-            if frame.shape[:2] != (h, w):
-                raise RVOSError(f"{path}: frame {n} is {frame.shape[:2]}, the first {(h, w)} (height, width): expected one size")
-            frame = np.pad(frame, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        out.mux(stream.encode())
+    "Write `frames` at an even pace as an mp4; see `video_writer`."
+    n = 0
+    with video_writer(path, fps, codec) as add:
+        for n, frame in enumerate(frames, 1): add(frame)
     return n
 
 # %% ../nbs/03_draw.ipynb #0259ec62
