@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'PICTURE_FPS', 'MAX_SENTENCES', 'SENTENCES_AT_ONCE', 'OUTPUTS', 'COLOUR_NAMES', 'demo_clip', 'Frame',
-           'Video', 'open_video', 'check_sentences', 'enlarge', 'merge_logits', 'confidence', 'video_score',
-           'FrameMasks', 'temporal_reach', 'windows', 'Steps', 'Segmentation', 'Segmenter', 'first_interrupt',
-           'predict']
+           'Video', 'open_video', 'check_sentences', 'enlarge', 'merge_logits', 'paint_ids', 'confidence',
+           'video_score', 'FrameMasks', 'temporal_reach', 'windows', 'Steps', 'Segmentation', 'Segmenter',
+           'first_interrupt', 'predict']
 
 # %% ../nbs/09_inference.ipynb #6d73b596
 import contextlib, itertools, json, os, re, shutil, signal, threading
@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from .core import ConfigError, RVOSError, home, lock, pick_device, pick_precision, write_text
 from .data import MAX_TOKENS, load_tokenizer
 from .demo import davis_palette, draw_clip
-from .draw import PALETTE, normalise, overlay_ids, video_writer, write_video
+from .draw import PALETTE, mute, normalise, overlay_ids, video_writer, write_video
 from .model import RVOSModel, TemporalModule
 from .training import load_best
 
@@ -183,6 +183,10 @@ def merge_logits(logits: np.ndarray) -> np.ndarray:
     "Logits [N,...] -> uint8 [...]: the number, from 1, of the sentence that claims the pixel most; 0 where none does."
     return np.where(logits.max(0) > 0, logits.argmax(0) + 1, 0).astype(np.uint8)
 
+def paint_ids(image: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    "The frame, uint8 [H,W,3], with what each sentence marked in its own colour of `PALETTE`, on objects of any colour."
+    return overlay_ids(mute(image, ids > 0), ids, alpha=0.6)
+
 def confidence(logits: np.ndarray) -> np.ndarray:
     "Mean probability of the pixels with a logit above 0, and 0 where there are none: [...,h,w] -> [...]."
     marked = logits > 0
@@ -291,7 +295,7 @@ class Segmentation:
 
     def overlays(self) -> Iterator[np.ndarray]:
         "The frames, uint8 [H,W,3], with the merged masks in a colour for each sentence (`PALETTE`)."
-        return (overlay_ids(image, merge_logits(enlarge(x, self.video.size))) for image, x in zip(self.video, self.logits.swapaxes(0, 1)))
+        return (paint_ids(image, merge_logits(enlarge(x, self.video.size))) for image, x in zip(self.video, self.logits.swapaxes(0, 1)))
 
 # %% ../nbs/09_inference.ipynb #3fcf28b7
 class Segmenter(Steps):
@@ -362,6 +366,7 @@ def predict(
     max_side: int = 0,  # make frames smaller where a side is longer; 0: never
     every: int = 1,  # take each n-th frame
     overwrite: bool = False,  # replace an earlier prediction in `out`
+    progress: bool = True,
 ) -> dict:  # what scores.json holds
     "Write overlay.mp4, masks/<frame>.png (palette PNG, a pixel is its sentence's number) and scores.json; errors as for `Segmenter.stream`, nothing written then."
     out = Path(out).expanduser()
@@ -372,7 +377,7 @@ def predict(
     new = out / f".new-{os.getpid()}"
     (new / "masks").mkdir(parents=True)
     try:
-        summary = _write_results(segmenter, video, sentences, new, overlay)
+        summary = _write_results(segmenter.stream(video, sentences, progress), video, sentences, new, overlay)
         for name in OUTPUTS: shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
         for name in OUTPUTS:
             if (new / name).exists(): os.replace(new / name, out / name)
@@ -382,15 +387,15 @@ def predict(
     return summary
 
 # %% ../nbs/09_inference.ipynb #0c60c1b4
-def _write_results(segmenter: Segmenter, video: Video, sentences: list[str], folder: Path, overlay: bool) -> dict:
+def _write_results(found_frames: Iterable[FrameMasks], video: Video, sentences: list[str], folder: Path, overlay: bool) -> dict:
     frames, scores, complete = [], [], True
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(first_interrupt())
         add = stack.enter_context(video_writer(folder / "overlay.mp4", video.fps, time_base=video.time_base)) if overlay else None
-        for found in segmenter.stream(video, sentences):
+        for found in found_frames:
             ids = found.merged
             _write_ids(folder / "masks" / f"{found.frame.index:05d}.png", ids)
-            if add: add(overlay_ids(found.frame.image, ids), found.frame.stamp)
+            if add: add(paint_ids(found.frame.image, ids), found.frame.stamp)
             frames.append(found.frame.index)
             scores.append(found.scores)
             if asked.is_set():
