@@ -379,8 +379,7 @@ def _fetch_once(source: Source, part: Path) -> None:  # append to `part` what th
         free = shutil.disk_usage(part.parent).free
         if total and total - have > free: raise RVOSError(f"{(total - have) / 1e9:.1f} GB are missing and {part.parent} has {free / 1e9:.1f} GB free: free some, or name a folder on a larger disk")
         with open(part, "r+b" if have else "wb") as f, tqdm(desc=source.name, total=total, initial=have, unit="B", unit_scale=True) as bar:
-            f.seek(have)
-            f.truncate()
+            if have: f.truncate(f.seek(have))
             while True:
                 try: block = answer.read(2**20)
                 except (OSError, http.client.HTTPException) as e: raise _Passing(f"the connection broke at {have} of {total or 'unknown'} bytes ({type(e).__name__})") from None
