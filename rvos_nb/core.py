@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'DRIVE_RUNS', 'DRIVE_MOUNT', 'RVOSError', 'ConfigError', 'Config', 'check_config', 'config_to_json',
            'config_from_dict', 'home', 'on_colab', 'previous', 'atomic_file', 'write_text', 'read_tensors', 'lock',
-           'claim', 'on_mounted_drive', 'Mirror', 'pick_device', 'pick_precision', 'describe_machine',
+           'claim', 'on_mounted_drive', 'resumable', 'Mirror', 'pick_device', 'pick_precision', 'describe_machine',
            'seed_everything', 'keep_freed_memory', 'Run', 'memory_options', 'run_folder', 'setup_run']
 
 # %% ../nbs/00_core.ipynb #d5c54230
@@ -136,7 +136,7 @@ def check_config(cfg: "Config") -> None:
 PRESETS = {
     "demo": {},  # the defaults above
     "report": dict(
-        image_size=(192, 320),  # ours: the report names none
+        image_size=(160, 288),  # ours: the report names none; about the pixels of ResNet's own 224x224, in video's shape
         clip_len=4, max_stride=3, batch_size=2, augment=True, epoch_size=0, contrast=1, val_every=1,  # ours, too: fits a free T4
         backbone="resnet50", backbone_weights="default", text_encoder="bert-base-uncased", text_weights="default",
         pooling="cls", fuse_strides=(32,), hidden_dim=256, heads=8, dropout=0.1, head_dropout=0.3, gate=False, positions=False,
@@ -214,7 +214,7 @@ def read_tensors(path: str | Path, device: torch.device | str = "cpu"):
     "What `torch.save` wrote to `path`, read as data only (weights_only), on `device`; `RVOSError` names a file that is missing, broken or not plain data."
     try: return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError: raise RVOSError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as e:
+    except (pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, ImportError, MemoryError) as e:
         raise RVOSError(f"{path}: cannot be read safely as weights ({type(e).__name__}); expected a file of tensors and plain values, written by torch.save") from None
 
 # %% ../nbs/00_core.ipynb #f46c94ec
@@ -244,6 +244,12 @@ def on_mounted_drive(path: str | Path, mounts: str | Path = "/proc/mounts") -> b
     return bool(around) and around[-1][1].split(".")[0] == "fuse" and "overlay" not in around[-1][1]  # containers have overlays
 
 # %% ../nbs/00_core.ipynb #2bde66af
+def resumable(folder: str | Path) -> list[Path]:
+    "The checkpoints in `folder` that a run can go on from: last.pth, and the one before it."
+    last = Path(folder) / "last.pth"
+    return [p for p in (last, previous(last)) if p.exists()]
+
+# %% ../nbs/00_core.ipynb #7d699166
 class Mirror:
     "Keeps `target`, on a mounted Drive, like the local `folder`. Made for one run: `fetch` once, then `copy` after each epoch."
     def __init__(self, target: str | Path):
@@ -255,8 +261,8 @@ class Mirror:
         "Make both folders; take the target's run where it is newer than what is left here of it. `RVOSError` for a target that cannot be written."
         try:
             self.target.mkdir(parents=True, exist_ok=True)
-            theirs, ours = self.target / "last.pth", self.folder / "last.pth"
-            if theirs.exists() and not (ours.exists() and ours.stat().st_mtime >= theirs.stat().st_mtime - 2):  # Drive rounds its times
+            theirs, ours = (max((p.stat().st_mtime for p in resumable(f)), default=0) for f in (self.target, self.folder))
+            if theirs and ours < theirs - 2:  # Drive rounds its times
                 with claim(self.folder): shutil.copytree(self.target, self.folder, dirs_exist_ok=True)
         except OSError as e: raise RVOSError(f"--out {self.target}: {e.strerror or e}; is the Drive mounted, with space left?") from None
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -355,7 +361,7 @@ def setup_run(cfg: Config, main: bool = True) -> Run:
     run = Run(folder, device, pick_precision(cfg.precision, device), mirror)
     if main:
         if mirror: mirror.fetch()
-        holds = any(p.exists() for p in (folder / "last.pth", previous(folder / "last.pth")))
+        holds = resumable(folder)
         if holds and not cfg.resume: raise RVOSError(f"{run.out} already holds a run: go on with --resume, or name another folder with --out")
         if cfg.resume and not holds: raise RVOSError(f"{run.out} holds no last.pth to go on from: name the run's folder with --out, or leave --resume away")
         folder.mkdir(parents=True, exist_ok=True)

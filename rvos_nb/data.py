@@ -74,8 +74,8 @@ def _broken_text(s: str) -> str:  # what is wrong with the encoding of `s`, if a
     return "is UTF-8 that was read as latin-1"
 
 def _bad_name(name: str) -> str:  # why `name` cannot be part of a path below the data, if so
-    if not name or name in (".", "..") or any(c in name for c in "/\\:\0") or len(name) > 100: return "expected a plain name, which stays in its folder"
-    return _broken_text(name)
+    if not name or name in (".", "..") or any(c in name for c in "/\\:\0"): return "expected a plain name, which stays in its folder"
+    return _broken_text(name) or ("expected a shorter name" if len(name.encode()) > 200 else "")
 
 def _check_sentence(problems: list | None, video: str, where: str | Path, object_id: int, sentence: str) -> None:
     if not 1 <= object_id <= 254: _problem(problems, video, where, f"object {object_id}; expected a number from 1 to 254 (255 is void)")

@@ -329,3 +329,87 @@ def test_sentences_without_an_object(copy):
         with open(copy / "davis_text_annotations" / f"Davis17_{a}.txt", "a") as f: f.write(f'{v} 9 "a ghost"\n{v} 1 ""\n')
     problems = check_data(copy).problem
     assert problems.str.contains("object 9 has sentences").sum() == 1 and problems.str.contains("empty sentence").sum() == 4
+
+
+def _append(root, name, text, encoding="utf-8"):
+    with open(root / "davis_text_annotations" / f"Davis17_{name}.txt", "ab") as f: f.write(text.encode(encoding))
+
+
+def _blank(a, v):
+    for m in a[v]["masks"]:
+        im = Image.new("P", (240, 144))
+        im.putpalette(davis_palette())
+        im.save(m)
+
+
+def _drop(path, words):
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if words not in line))
+
+
+MORE_FAULTS = {  # fault: (what is done to the root, its annotations and a video of val; what must be said; of which video)
+    "a frame and its mask are missing": (lambda r, a, v: (a[v]["frames"][2].unlink(), a[v]["masks"][2].unlink()), "00002.jpg.*frames before and after", True),
+    "empty masks throughout": (lambda r, a, v: _blank(a, v), "no mask shows any object", True),
+    "unknown video": (lambda r, a, v: _append(r, "annot1", 'nobody-knows 1 "a thing"\n'), "nobody-knows.*not known", False),
+    "misspelt video": (lambda r, a, v: [_append(r, n, f'{v}s 1 "a thing"\n') for n in ANNOTATORS], "not known", False),
+    "misspelt in all files": (lambda r, a, v: [f.write_text(f.read_text(encoding=e).replace(f"{v} ", f"{v}x "), encoding=e) for n in ANNOTATORS
+                                               for f, e in [(r / "davis_text_annotations" / f"Davis17_{n}.txt", "utf-8" if n < "annot2" else "latin-1")]], "is shapes-val-000. meant", True),
+    "UTF-8 in a latin-1 file": (lambda r, a, v: _append(r, "annot2", f'{v} 1 "a caf\xe9"\n'), "UTF-8 that was read as latin-1", True),
+    "control characters": (lambda r, a, v: _append(r, "annot1", f'{v} 1 "a \x01 dog"\n'), "characters that no text has", True),
+    "not UTF-8": (lambda r, a, v: _append(r, "annot1", f'{v} 1 "a caf\xe9"\n', "latin-1"), "annot1.txt.*not utf-8", False),
+    "empty sentence": (lambda r, a, v: _append(r, "annot1", f'{v} 1 ""\n'), "empty sentence", True),
+    "over-long sentence": (lambda r, a, v: _append(r, "annot1", f'{v} 1 "{"very " * 70}long"\n'), "71 words", True),
+    "the same twice": (lambda r, a, v: _append(r, "annot1", f'{v} 1 "a thing"\n'), "has a sentence in this file already", True),
+    "object 255": (lambda r, a, v: _append(r, "annot1", f'{v} 255 "void"\n'), "255 is void", True),
+    "no line": (lambda r, a, v: _append(r, "annot1", "bear\n"), "line .*expected", False),
+    "listed twice": (lambda r, a, v: (r / "DAVIS/ImageSets/2017/val.txt").write_text("\n".join([*a, v])), "stands there 2 times", True),
+    "in both splits": (lambda r, a, v: (r / "DAVIS/ImageSets/2017/train.txt").write_text((r / "DAVIS/ImageSets/2017/train.txt").read_text() + f"\n{v}\n"), "in train and in val", True),
+    "listed without frames": (lambda r, a, v: shutil.rmtree(a[v]["frames"][0].parent), "no frames, but val.txt lists", True),
+    "listed without sentences": (lambda r, a, v: [_drop(r / "davis_text_annotations" / f"Davis17_{n}.txt", f"{v} ") for n in ANNOTATORS], "no sentence about it", True),
+    "a list that leads out": (lambda r, a, v: (r / "DAVIS/ImageSets/2017/val.txt").write_text("\n".join([*a, "../../up"])), "plain name", False),
+    "a list that is no text": (lambda r, a, v: (r / "DAVIS/ImageSets/2017/val.txt").write_bytes(b"\xff\xfe"), "not a text file", False),
+    "a file of sentences is missing": (lambda r, a, v: (r / "davis_text_annotations" / "Davis17_annot2.txt").unlink(), "annot2.txt.*missing", False),
+    "no masks at all": (lambda r, a, v: shutil.rmtree(a[v]["masks"][0].parent), "no such mask", True),
+}
+
+
+@pytest.mark.parametrize("fault", MORE_FAULTS)
+def test_check_lists(copy, fault):
+    "Each fault alone; nothing is raised, the table names it, and where a video can be blamed, the video."
+    a = load_annotations(copy, "val")
+    v = list(a)[1]
+    do, words, blamed = MORE_FAULTS[fault]
+    do(copy, a, v)
+    table = check_data(copy)
+    lines = table["where"] + ": " + table["problem"]
+    assert lines.str.contains(words).any(), table.to_string()
+    assert not blamed or v in set(table.video), table.to_string()
+
+
+def test_check_lists_all_faults_at_once(copy):
+    a = load_annotations(copy, "val")
+    for (fault, _), v in zip(FAULTS.values(), itertools.cycle(a)): fault(a, v)
+    for text in ('nobody 1 "x"\n', "no line\n", f'{list(a)[0]} 1 ""\n'): _append(copy, "annot1", text)
+    assert len(check_data(copy)) >= 8  # some faults hide others
+
+
+def test_check_reads_the_converted_form(tmp_path, demo):
+    root, val = tmp_path / "conv", load_annotations(demo, "val")
+    for v in val:
+        shutil.copytree(val[v]["frames"][0].parent, root / "valid" / "JPEGImages" / v)
+        shutil.copytree(val[v]["masks"][0].parent, root / "valid" / "Annotations" / v)
+    path = root / "meta_expressions" / "valid" / "meta_expressions.json"
+    path.parent.mkdir(parents=True)
+    v, w, x = val
+    good = '{"exp": "a thing", "obj_id": "1"}'
+    path.write_text(f'{{"videos": {{"{v}": {{"expressions": {{"0": {good}, "0": {good}}}}}, "{w}": {{"expressions": {{"0": {{"obj_id": 1}}}}}}, "{x}": {{"expressions": {{"0": {good}}}}}, "{x}": 5}}}}')
+    table = check_data(root)
+    text = "\n".join(table["where"] + ": " + table["problem"])
+    for words in ("'0' stands there 2 times", f"'{x}' stands there 2 times", "KeyError: 'exp'", "expected a dictionary with 'expressions'"): assert words in text, text
+    path.write_text("{")
+    assert check_data(root).problem.str.contains("not JSON").any()
+
+
+def test_partial_copies_of_davis_are_no_problem(copy):
+    "Sentences about an official video whose frames are not here are left out, not a fault."
+    for n in ANNOTATORS: _append(copy, n, 'bear 1 "a bear"\n')
+    assert check_data(copy).empty

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from rvos_nb import core, training
-from rvos_nb.core import Config, Mirror, RVOSError, atomic_file, claim, on_mounted_drive, previous
+from rvos_nb.core import Config, Mirror, RVOSError, atomic_file, claim, on_mounted_drive, previous, resumable
 from rvos_nb.data import check_data, load_annotations, load_splits, read_meta_expressions
 from rvos_nb.demo import make_demo_data
 from rvos_nb.training import MAX_BAD, SAME_RESULT, export_model, fit, load_best, load_checkpoint
@@ -111,7 +111,7 @@ def test_killed_twenty_times_and_resumed_is_the_same_run(data, fork, tmp_path):
         if ended: runs, folder = runs + 1, tmp_path / f"run{runs}"
         cfg = tiny(data, folder, epochs=10)
         writing = lambda: any(folder.glob(".last.pth.*.tmp"))
-        p = fork(replace(cfg, resume=any(p.exists() for p in (folder / "last.pth", previous(folder / "last.pth")))))
+        p = fork(replace(cfg, resume=bool(resumable(folder))))
         if kills == 20: p.join()  # let it live
         elif kills % 3 == 0: p.join(rng.uniform(0.2, 3.0))  # anywhere, preparations included
         else:
@@ -137,7 +137,7 @@ def test_killed_and_resumed_from_the_command_line(data, whole, tmp_path):
     p.kill()
     p.communicate()
     p = rvos("train", *flags(cfg), "--resume")
-    out, err = p.communicate(timeout=300)
+    out, err = p.communicate(timeout=900)
     assert p.returncode == 0, out + err
     assert_same_run(whole, tmp_path / "run")
 
@@ -158,7 +158,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data, whole, tmp_path):
     while not (folder / "history.csv").exists() and p.poll() is None: time.sleep(0.005)
     time.sleep(0.05)
     p.send_signal(signal.SIGINT)
-    out, err = p.communicate(timeout=120)
+    out, err = p.communicate(timeout=900)
     assert p.returncode == 130 and f"--resume --out {folder}" in out and "rvos: interrupted" in err and "Traceback" not in err, out + err
     assert load_checkpoint(folder / "last.pth")["epoch"] < 4
     fit(replace(cfg, resume=True))
@@ -326,6 +326,19 @@ def test_out_of_memory_names_the_knobs_and_saves(data, whole, tmp_path, faulty):
     with pytest.raises(RVOSError, match=rf"out of memory.*batch_size = 2, clip_len = 2, image_size = \(32, 48\).*--init {folder}.*epoch 2, after batch 2.*--resume"): fit(cfg)
     faulty((), oom)
     fit(replace(cfg, resume=True))
+    assert_same_run(whole, folder)
+
+
+def test_a_full_disk_is_said_and_loses_nothing(data, whole, tmp_path, monkeypatch):
+    folder, writes = tmp_path / "run", []
+    save = training.save_checkpoint
+    def on_a_full_disk(path, *args, **kwargs):
+        writes.append(path)
+        if len(writes) == 4: (folder / f".{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+        save(path, *args, **kwargs)
+    monkeypatch.setattr(training, "save_checkpoint", on_a_full_disk)
+    with pytest.raises(RVOSError, match="cannot be written.*is the disk full.*--resume"): fit(tiny(data, folder))
+    fit(tiny(data, folder, resume=True))
     assert_same_run(whole, folder)
 
 
