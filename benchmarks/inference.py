@@ -1,10 +1,12 @@
-"""Inference: what sharing a video's visual pass saves, and memory over the video's length. Writes inference_sharing.csv and inference_memory.csv beside this file.
+"""Inference: what sharing a video's visual pass saves, memory over the video's length, and the seam between windows. Writes inference_{sharing,memory,seam}.csv beside this file.
 
 Sharing: 8 sentences in one call and in 8 calls, 16 frames at 480x854, in turn, median of five rounds; the same masks. The report's model (ResNet50, stride 32) and one with an FPN on MobileNetV2, untrained, since
 time does not depend on the weights, with the small text encoder of the demo. Memory: `rvos predict` with two sentences on mp4s of 160x96 pixels in a process of its own, peak from /proc (Linux).
+Seam: a run of the report's preset trained on DAVIS (RVOS_RUN names it, RVOS_DAVIS the data), the first 40 frames of val videos, J between the masks of two window phases; left out where the two are not named.
 
-    python benchmarks/inference.py
+    RVOS_RUN=... RVOS_DAVIS=... python benchmarks/inference.py [memory] [sharing] [seam]
 """
+import os
 import statistics
 import subprocess
 import sys
@@ -17,8 +19,10 @@ import numpy as np
 import pandas as pd
 import torch
 from rvos_nb.core import Config
+from rvos_nb.data import load_annotations, read_frame
 from rvos_nb.draw import write_video
 from rvos_nb.inference import Segmenter
+from rvos_nb.metrics import region_similarity
 from rvos_nb.model import RVOSModel
 from rvos_nb.training import save_checkpoint
 
@@ -81,12 +85,25 @@ def memory(lengths=(200, 500, 1000, 2000)) -> pd.DataFrame:
     return table
 
 
+def seam(videos=("dog", "goat", "dance-twirl"), n: int = 40) -> pd.DataFrame:
+    s, annotations, rows = Segmenter.load(os.environ["RVOS_RUN"], device="cpu"), load_annotations(os.environ["RVOS_DAVIS"], "val"), []
+    for video in videos:
+        frames, sentence = [read_frame(f) for f in annotations[video]["frames"][:n]], annotations[video]["expressions"][0]["expression"]
+        def plain(starts): return np.concatenate([s.segment(frames[a:b], sentence).masks[0] for a, b in zip(starts, [*starts[1:], n])])
+        follow = region_similarity(plain(range(0, n, 8)), plain([0, *range(4, n, 8)]))
+        overlap = region_similarity(*(Segmenter(s.model, window).segment(frames, sentence).masks[0] for window in (8, 5)))
+        rows.append({"video": video, "sentence": sentence, "plain windows, mean J": follow.mean(), "least": follow.min(), "with overlap, mean J": overlap.mean(), "least J": overlap.min()})
+    return pd.DataFrame(rows)
+
+
 def main():
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    here = Path(__file__).parent
-    for name, table in (("memory", memory()), ("sharing", pd.DataFrame([sharing(*m) for m in MODELS.items()]))):
-        table.round(4).to_csv(here / f"inference_{name}.csv", index=False)
+    parts = {"memory": memory, "sharing": lambda: pd.DataFrame([sharing(*m) for m in MODELS.items()]), "seam": seam}
+    if not {"RVOS_RUN", "RVOS_DAVIS"} <= set(os.environ): parts.pop("seam")
+    for name in sys.argv[1:] or parts:
+        table = parts[name]()
+        table.round(4).to_csv(Path(__file__).with_name(f"inference_{name}.csv"), index=False)
         print(table.round(3).to_string(index=False), flush=True)
 
 

@@ -209,15 +209,16 @@ class PickerScreen(widgets.VBox):
         self.sentence = widgets.Text(description="or type", placeholder="the dog on the left", continuous_update=False, layout=wide(width - 104))
         self.button = widgets.Button(description="find it", button_style="primary", layout=wide(92))
         self.image = widgets.Image(format="jpeg", layout=wide(width, margin="4px 2px 0"))
-        self.timeline = widgets.Image(format="png", layout=wide(width, margin="0 2px"))
+        self.timeline = widgets.Image(format="png", layout=wide(width, margin="4px 2px 0"))
         self.progress = widgets.IntProgress(description="looking", layout=wide(width, display="none"))
         self.status = widgets.HTML(layout=wide(width))
         self.play = widgets.Play(interval=120)
-        self.frame = widgets.IntSlider(description="frame", layout=wide(width - 170))
-        self.view = widgets.ToggleButtons(options=VIEWS, style={"button_width": "76px"})
-        self.opacity = widgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity", layout=wide(width - 350))
+        self.frame = widgets.IntSlider(description="frame", readout=False, layout=wide(width - 170))
+        self.view = widgets.ToggleButtons(options=VIEWS, style={"button_width": "84px"})
+        self.opacity = widgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity", layout=wide(width - 380))
         self.children = [widgets.HBox([self.video, self.expression]), widgets.HBox([self.sentence, self.button]), self.image, self.timeline, self.progress, self.status,
                          widgets.HBox([self.play, self.frame]), widgets.HBox([self.view, self.opacity])]
+        self.add_class("rvos-picker")
         for name in ("video", "expression", "sentence", "button", "image", "frame", "view", "opacity", "status"):
             getattr(self, name).add_class(f"rvos-{name}")  # for style sheets, and for tests in a browser
 
@@ -241,8 +242,9 @@ class PickerPicture(PickerScreen):
         size, pred, true = image.shape[:2], None, None
         if self.asked: pred = enlarge(self.found[self.asked][t:t + 1].astype(np.float32), size)[0] > 0
         if self.clip.truth is not None:
-            ids = cv2.resize(self.clip.truth[t], size[::-1], interpolation=cv2.INTER_NEAREST)
+            ids = self.clip.truth[t]
             true = ids == self.object_id if self.number is not None else (ids > 0) & (ids < 255)  # a typed sentence: all objects
+            true = cv2.resize(np.uint8(true) * 255, size[::-1]) > 127
         if view == "both" and pred is not None and true is not None: return show_both(image, pred, true, alpha)
         if view in ("both", "prediction") and pred is not None: return paint(image, pred, PREDICTED, alpha)
         if view in ("both", "truth") and true is not None: return paint(image, true, TRUE, alpha)

@@ -70,7 +70,7 @@ def test_real_video(run, tmp_path, davis):
 
 @pytest.mark.parametrize("args, code, words", [
     (["{clip}", ""], 2, "sentence 1 is empty"), (["{clip}", "the dog", " "], 2, "sentence 2 is empty"), (["{clip}", "very " * 70 + "long"], 2, "at most 64"), (["{clip}"], 2, "no sentences"),
-    ([], 2, "VIDEO"), (["{tmp}/none.mp4", "the dog"], 1, "no such video"), (["{tmp}/text.mp4", "the dog"], 1, "not a video that can be read"), (["{tmp}/text.txt", "the dog"], 1, "text, not a video"),
+    ([], 2, "PATH"), (["{tmp}/none.mp4", "the dog"], 1, "no such video"), (["{tmp}/text.mp4", "the dog"], 1, "not a video that can be read"), (["{tmp}/text.txt", "the dog"], 1, "text, not a video"),
     (["{tmp}/empty", "the dog"], 1, "no pictures in this folder"), (["{tmp}/nothing.gif", "the dog"], 1, "nothing.gif"), (["{clip}", "the dog", "--every", "0"], 2, "every = 0"),
     (["{clip}", "the dog", "--max-side", "big"], 2, "--max-side"), (["{clip}", "the dog", "--run", "{tmp}"], 1, "no checkpoint"), (["{clip}", "the dog", "--device", "tpu"], 2, "--device"),
     (["{clip}", "the dog", "--out", "{tmp}/text.txt"], 1, "is a file")])
