@@ -2,6 +2,9 @@
 import dataclasses
 import json
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -87,3 +90,20 @@ def test_seed():
     a = torch.rand(4)
     seed_everything(5)
     assert torch.equal(a, torch.rand(4))
+
+
+FAULTS = """
+import resource, sys, torch
+from rvos_nb.core import keep_freed_memory
+if sys.argv[1] == "keep": assert keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def work():
+    for _ in range(50): torch.ones(16, 2**20).add_(1)  # 64 MB each, more than glibc ever keeps by itself
+work(); before = faults(); work()
+print(faults() - before)
+"""
+
+@pytest.mark.skipif(sys.platform != "linux" or not platform.libc_ver()[0].startswith("glibc"), reason="mallopt is glibc's")
+def test_freed_memory_is_kept():
+    give, keep = (int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout) for how in ("give", "keep"))
+    assert keep * 20 < give
