@@ -215,19 +215,19 @@ def find_checkpoint(run: str | Path, name: str = "best_model.pth") -> Path:
         if path.is_file(): return path
     raise RVOSError(f"{run}: no checkpoint; expected a .pth or .safetensors file, or a run folder with {name} or last.pth")
 
-def load_or_previous(path: Path, device: torch.device | str = "cpu") -> dict:
+def load_or_previous(path: Path) -> dict:
     "The checkpoint at `path`; where it cannot be read, the one that it replaced, which is said."
-    try: return load_checkpoint(path, device)
+    try: return load_checkpoint(path)
     except RVOSError as e:
         if not previous(path).is_file(): raise
-        state = load_checkpoint(previous(path), device)
+        state = load_checkpoint(previous(path))
         print(f"{e}\ngoing on with {previous(path).name}, the checkpoint before it")
         return state
 
 def load_best(run: str | Path, device: torch.device | str = "cpu") -> tuple[RVOSModel, dict]:
     "The best model of a run folder (or a checkpoint file), ready to use, and its checkpoint (epoch, metrics, config, history)."
     path = find_checkpoint(run)
-    state = load_or_previous(path, device)
+    state = load_or_previous(path)
     return rebuild(state, path.parent, device), state
 
 # %% ../nbs/08_training.ipynb #ac48dfb7
@@ -408,7 +408,7 @@ def held_interrupt(event: threading.Event):
 def start_from(trainer: Trainer, run: str) -> None:
     "Give `trainer` the weights of another run, for fine-tuning; `RVOSError` where they do not fit."
     path = find_checkpoint(run)
-    try: trainer.bare_model.load_state_dict(load_or_previous(path, trainer.device)["model"])
+    try: trainer.bare_model.load_state_dict(load_or_previous(path)["model"])
     except RuntimeError as e: raise RVOSError(f"--init {path}: those weights do not fit this config: {str(e).splitlines()[1].strip()[:160]}") from None
 
 # %% ../nbs/08_training.ipynb #db2eec24
@@ -417,7 +417,7 @@ MAY_DIFFER = SAME_RESULT | {"init", "epochs", "patience", "name"}  # between a r
 
 def go_on(trainer: Trainer) -> None:
     "Put `trainer` where its folder's last.pth stands; `RVOSError` if its settings were others."
-    state = load_or_previous(trainer.run.folder / "last.pth", trainer.device)
+    state = load_or_previous(trainer.run.folder / "last.pth")
     then, now = asdict(config_from_dict(state["config"], "last.pth")), asdict(trainer.cfg)
     if changed := [k for k in then if then[k] != now[k] and k not in MAY_DIFFER]:
         k = changed[0]
