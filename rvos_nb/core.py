@@ -96,7 +96,7 @@ _CHECKS = {
     "image_size": (lambda v: len(v) == 2 and min(v) >= 32, "two numbers, height and width, each 32 or more"),
     "fuse_strides": (lambda v: len(v) > 0 and set(v) <= {4, 8, 16, 32}, "one or more of 4, 8, 16, 32"),
     "lr": _POSITIVE, "clip_norm": _POSITIVE, "hidden_dim": _POSITIVE, "heads": _POSITIVE,
-    "dropout": _SHARE, "head_dropout": _SHARE, "dev_fraction": _SHARE, "warmup": _SHARE, "ema": _SHARE,
+    "dropout": _SHARE, "head_dropout": _SHARE, "dev_fraction": _SHARE, "warmup": _SHARE,
     **{f: _AT_LEAST_1 for f in ("clip_len", "max_stride", "batch_size", "epochs", "accumulate", "val_every", "val_window", "contrast")},
     **{f: _NOT_NEGATIVE for f in ("epoch_size", "max_videos", "workers", "patience", "minutes", "save_minutes", "weight_decay", "seed", "bce_weight",
                                   "dice_weight", "focal_weight", "backbone_lr_scale", "text_lr_scale")},

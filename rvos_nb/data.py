@@ -407,16 +407,17 @@ def fetch(source: Source, folder: Path, tries: int = 6, wait: float = 2.0) -> Pa
     fault = ""
     for n in range(tries):
         try:
-            if not path.exists():
-                resumed = part.exists()
-                _fetch_once(source, part)
-                try: _verify(source, part)
-                except RVOSError as e:
-                    part.unlink()
-                    if resumed: raise _Passing(f"{e}; once more from the start") from None
-                    raise
-                os.replace(part, path)
-            _verify(source, path)
+            if path.exists():
+                _verify(source, path)
+                return path
+            resumed = part.exists()
+            _fetch_once(source, part)
+            try: _verify(source, part)
+            except RVOSError as e:
+                part.unlink()
+                if resumed: raise _Passing(f"{e}; once more from the start") from None
+                raise
+            os.replace(part, path)
             return path
         except _Passing as e:
             fault = str(e)
@@ -465,7 +466,7 @@ def download_davis(root: str | Path, sources: tuple[Source, ...] = DAVIS_SOURCES
         zips = [fetch(s, work, tries, wait) for s in sources]
         shutil.rmtree(work / "data", ignore_errors=True)  # of an earlier try
         for s, z in zip(sources, zips): extract_zip(z, work / "data", s.unpacked)
-        record = [asdict(s) | {"size": z.stat().st_size, "sha256": _sha256(z), "sha256 was known": s.sha256 is not None} for s, z in zip(sources, zips)]
+        record = [asdict(s) | {"size": z.stat().st_size, "sha256": s.sha256 or _sha256(z), "sha256 was known": s.sha256 is not None} for s, z in zip(sources, zips)]
         write_text(work / "data" / "SOURCES.json", json.dumps(record, indent=1))
         try: print("\n".join(load_annotations(work / "data", s).describe() for s in ("train", "val")))
         except RVOSError as e: raise RVOSError(f"what was downloaded is not laid out as expected: {e}") from None

@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 from .core import ConfigError, RVOSError, write_text
 from .data import ANNOTATORS, Annotations, data_root, load_annotations, make_loader, read_frame, read_mask
 from .demo import davis_palette
-from .draw import contact_sheet, figure_to_image, overlay, save_image
+from .draw import contact_sheet, figure_to_image, overlay, pick_frames, save_image
 from .metrics import jf
 from .model import RVOSModel
 from .training import centre_blob, load_best, partner, predict_video
@@ -494,7 +494,7 @@ def worst_sheet(annotations: Annotations, source: Source, scores: pd.DataFrame, 
     for r in worst.itertuples():
         entry, prediction, row = annotations[r.video_id], source(r.video_id), []
         i = [e["expression_id"] for e in entry["expressions"]].index(r.expression_id)
-        for t in np.unique(np.linspace(0, len(entry["frames"]) - 1, columns).round().astype(int)):
+        for t in pick_frames(len(entry["frames"]), columns):
             ids = read_ids(entry, slice(t, t + 1))
             answer = prediction(entry, slice(t, t + 1), ids.shape[1:])
             if not isinstance(answer, Answer): answer = as_answer(np.asarray(answer), entry)

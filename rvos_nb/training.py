@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 from .core import (Config, RVOSError, atomic_file, claim, config_from_dict, config_to_json, describe_machine, home, lock, memory_options, pick_device,
                           pick_precision, previous, read_tensors, resumable, run_folder, setup_run, write_text)
 from .data import ClipLoader, load_splits, load_tokenizer, make_loader, read_mask
-from .draw import contact_sheet, denormalise, figure_to_image, overlay, plot_curves, save_image
+from .draw import contact_sheet, denormalise, figure_to_image, overlay, pick_frames, plot_curves, save_image
 from .loss import RVOSLoss
 from .metrics import iou, region_similarity
 from .model import RVOSModel
@@ -298,7 +298,7 @@ def sample_sheet(model: nn.Module, loader: ClipLoader, video_ids: list[str], col
     for n, video in enumerate(video_ids):
         frames, logits = predict_video(model, loader, video)
         e = n % len(logits)  # not always the first object
-        picks = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
+        picks = pick_frames(len(frames), columns)
         rows.append([overlay(frames[t], (logits[e, t] <= 0).numpy(), "black", 0.7, outline=False) for t in picks])
         labels.append(f"{video}: {loader.dataset.annotations[video]['expressions'][e]['expression']}")
     return contact_sheet(rows, labels)
