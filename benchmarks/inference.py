@@ -1,7 +1,8 @@
 """Inference: what sharing a video's visual pass saves, memory over the video's length, and the seam between windows. Writes inference_{sharing,memory,seam}.csv beside this file.
 
 Sharing: 8 sentences in one call and in 8 calls, 16 frames at 480x854, in turn, median of five rounds; the same masks. The report's model (ResNet50, stride 32) and one with an FPN on MobileNetV2, untrained, since
-time does not depend on the weights, with the small text encoder of the demo. Memory: `rvos predict` with two sentences on mp4s of 160x96 pixels in a process of its own, peak from /proc (Linux).
+time does not depend on the weights, with the small text encoder of the demo. Memory: `rvos predict` with two sentences on mp4s of 320x192 pixels in a process of its own, peak from /proc (Linux);
+so large that 2,000 frames kept as an array would be a third of the whole, and could not hide.
 Seam: a run of the report's preset trained on DAVIS (RVOS_RUN names it, RVOS_DAVIS the data), the first 40 frames of val videos, J between the masks of two window phases; left out where the two are not named.
 
     RVOS_RUN=... RVOS_DAVIS=... python benchmarks/inference.py [memory] [sharing] [seam]
@@ -77,9 +78,9 @@ def memory(lengths=(200, 500, 1000, 2000)) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as d:
         save_checkpoint(Path(d, "run/best_model.pth"), RVOSModel(cfg), cfg, 1, {}, [])
         for n in lengths:
-            write_video(Path(d, f"{n}.mp4"), moving(n, 96, 160))
+            write_video(Path(d, f"{n}.mp4"), moving(n, 192, 320))
             out = subprocess.run([sys.executable, "-c", PREDICT, f"{d}/run", f"{d}/{n}.mp4", f"{d}/{n}"], capture_output=True, text=True, check=True).stdout
-            rows.append({"frames": n, "peak MB": int(out.split("peak")[1]) / 1024, "frames as array, MB": n * 96 * 160 * 3 / 2**20})
+            rows.append({"frames": n, "peak MB": int(out.split("peak")[1]) / 1024, "frames as array, MB": n * 192 * 320 * 3 / 2**20})
     table = pd.DataFrame(rows)
     table["against the shortest"] = table["peak MB"] / table["peak MB"][0]
     return table
