@@ -6,9 +6,10 @@
 __all__ = ['BROKEN_PICTURE', 'ANNOTATORS', 'MAX_TOKENS', 'DAVIS_2017', 'DATA_FOLDERS', 'DAVIS_SOURCES', 'SENTENCES_A_BATCH',
            'read_mask', 'read_frame', 'read_text_annotations', 'read_json', 'read_meta_expressions', 'Annotations',
            'load_annotations', 'hold_out', 'check_data', 'known_problems', 'describe_problems', 'Source',
-           'source_table', 'fetch', 'extract_zip', 'download_davis', 'FrameCache', 'clip_frames', 'RVOSDataset',
-           'text_encoder_source', 'load_tokenizer', 'Collate', 'finish_batch', 'TrainSampler', 'WindowSampler',
-           'ClipLoader', 'make_loader', 'data_root', 'load_splits', 'make_loaders', 'sentence_table', 'object_table']
+           'source_table', 'fetch', 'extract_zip', 'download_davis', 'couples', 'read_pair', 'compose_data',
+           'compose_splits', 'FrameCache', 'clip_frames', 'RVOSDataset', 'text_encoder_source', 'load_tokenizer',
+           'Collate', 'finish_batch', 'TrainSampler', 'WindowSampler', 'ClipLoader', 'make_loader', 'data_root',
+           'load_splits', 'make_loaders', 'sentence_table', 'object_table']
 
 # %% ../nbs/05_data.ipynb #7b4b506e
 import csv, difflib, hashlib, http.client, io, json, math, os, random, re, shutil, stat, struct, time, unicodedata, urllib.error, urllib.request, zipfile, zlib
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Iterator
+from uuid import uuid4
 
 # %% ../nbs/05_data.ipynb #3d731996
 import cv2
@@ -29,9 +31,9 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 # %% ../nbs/05_data.ipynb #31c15a73
-from .augment import augment_clip
-from .core import Config, RVOSError, home, lock, write_text
-from .demo import demo_data, demo_text_encoder
+from .augment import augment_clip, can_flip, clash, compose_clip, flip_words, names_place
+from .core import Config, ConfigError, RVOSError, home, lock, write_text
+from .demo import already_made, demo_data, demo_text_encoder, move_into_place, write_clip, write_texts
 from .draw import normalise
 
 # %% ../nbs/05_data.ipynb #2a882319
@@ -474,6 +476,143 @@ def download_davis(root: str | Path, sources: tuple[Source, ...] = DAVIS_SOURCES
         os.replace(work / "data", root)
         shutil.rmtree(work)
     return root
+
+# %% ../nbs/05_data.ipynb #056e3b93
+def _writable(e: dict) -> bool:  # the second annotator's files are in latin-1, which lacks some characters
+    try: return bool(e["expression"].strip().encode("utf-8" if e["annotator"].startswith("annot1") else "latin-1"))
+    except UnicodeEncodeError: return False
+
+def _lasting_sentences(entry: dict) -> dict[int, list[dict]]:
+    "{object: those of its sentences that stay true when another object comes along}, objects without any left out."
+    found = defaultdict(list)
+    for e in entry["expressions"]:
+        if _writable(e) and not names_place(e["expression"]): found[e["object_id"]].append(e)
+    return dict(found)
+
+def couples(annotations: Annotations) -> list[tuple[str, str, int]]:
+    "All (host video, guest video, the guest's object) whose sentences stay true and do not clash; `RVOSError` where there are none."
+    lasting = {v: _lasting_sentences(annotations[v]) for v in sorted(annotations)}
+    said = defaultdict(lambda: defaultdict(list))  # everything that is said about an object tells what it is
+    for v, a in annotations.items():
+        for e in a["expressions"]: said[v][e["object_id"]].append(e["expression"])
+    found = [(host, guest, o) for host in lasting if lasting[host] for guest in lasting if guest != host
+             for o in lasting[guest] if not any(clash(said[guest][o], s) for s in said[host].values())]
+    if not found: raise RVOSError(f"{annotations.root}, split {annotations.split!r}: no two of its {len(annotations)} videos go together; expected objects whose sentences have no "
+                                  "key word in common and, without those about places, order and comparison, are not all gone")
+    return found
+
+# %% ../nbs/05_data.ipynb #acd86dcd
+def read_pair(frame: str | Path, mask: str | Path, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    "A frame [H,W,3] and its object ids [H,W], uint8, resized to `size` (H, W); `RVOSError` where one is broken or their sizes differ."
+    image, ids = read_frame(frame), read_mask(mask)
+    if image.shape[:2] != ids.shape: raise RVOSError(f"{mask}: size {ids.shape[::-1]}, but its frame is {image.shape[1::-1]}")
+    if size is None or size == ids.shape: return image, ids
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+def _some_frames(entry: dict, n: int, every: int, size: tuple[int, int] | None, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
+    "`n` frames and masks from a random start, each `every`-th, or closer where the video is too short for that."
+    length = len(entry["frames"])
+    step = max(1, min(every, (length - 1) // max(1, n - 1)))
+    start = rng.randint(0, length - 1 - step * (n - 1))
+    pairs = []
+    for t in range(start, start + step * n, step):
+        pairs.append(read_pair(entry["frames"][t], entry["masks"][t], size))
+        size = size or pairs[0][1].shape  # a video has one size
+    return tuple(np.stack(x) for x in zip(*pairs))
+
+def _compose_one(annotations: Annotations, couple: tuple[str, str, int], number: int, folder: Path, frames: int, every: int, size: tuple[int, int] | None, seed: int) -> list[tuple]:
+    "Write attempt `number` as one video; the rows for `write_texts`, none where this couple does not fit this time."
+    host, guest, o = couple
+    rng, a, b = random.Random(f"{seed} {number}"), annotations[host], annotations[guest]
+    n = min(frames, len(a["frames"]), len(b["frames"]))
+    (images, ids), (guest_images, guest_ids) = _some_frames(a, n, every, size, rng), _some_frames(b, n, every, None, rng)
+    made = compose_clip(images, ids, guest_images, guest_ids == o, rng.getrandbits(32))
+    if made is None: return []
+    present = set(np.unique(made.masks).tolist())
+    about_host = [(i, e["annotator"], e["expression"]) for i, said in _lasting_sentences(a).items() if i in present and i != made.guest_id for e in said]
+    about_guest = [(made.guest_id, e["annotator"], flip_words(e["expression"]) if made.mirrored else e["expression"])
+                   for e in _lasting_sentences(b)[o] if not made.mirrored or can_flip(e["expression"])]
+    if not about_host or not about_guest: return []
+    name = "+".join(re.sub(r"[^\w.-]+", "_", v, flags=re.A)[:90] for v in (host, guest)) + f"-{number:04d}"
+    write_clip(folder, name, made.frames, made.masks)
+    return [(name, i, annotator, "composed", " ".join(text.split())) for i, annotator, text in about_host + about_guest]
+
+# %% ../nbs/05_data.ipynb #974e3a3d
+def _compose_split(annotations: Annotations, n: int, threads: int | None, progress: bool, **how) -> list[tuple]:
+    "Compose `n` videos; the rows of their sentences."
+    pairs, order, done = couples(annotations), [], []
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool, tqdm(total=n, desc=f"composing {annotations.split}", unit="clip", disable=not progress) as bar:
+        first = 0
+        while len(done) < n:
+            if first > 10 * n + 3 * len(pairs): raise RVOSError(f"{annotations.root}, split {annotations.split!r}: {len(done)} of {n} clips composed in {first} attempts; its objects are too large, too small or too rarely there")
+            attempts = range(first, first := first + n - len(done))
+            while len(order) < first: order += random.Random(f"{how['seed']} {len(order)}").sample(pairs, len(pairs))
+            for rows in pool.map(lambda i: _compose_one(annotations, order[i], i, **how), attempts):
+                if rows: done.append(rows); bar.update()
+    return sum(done, [])
+
+def _identity(annotations: Annotations) -> str:
+    "A fingerprint of what the data is, wherever it lies: names and sizes of its files, and its sentences."
+    h = hashlib.sha256()
+    for v in sorted(annotations):
+        try: sizes = [(f.name, f.stat().st_size) for key in ("frames", "masks") for f in annotations[v][key]]
+        except FileNotFoundError as e: raise RVOSError(f"{e.filename}: missing; `rvos data check` lists every problem of this data") from None
+        h.update(repr((v, sizes, [(e["object_id"], e["annotator"], e["expression"]) for e in annotations[v]["expressions"]])).encode())
+    return h.hexdigest()[:16]
+
+def _compose(root: Path, splits: list[tuple[Annotations, int]], frames: int, seed: int, size: tuple[int, int] | None, every: int, threads: int | None, progress: bool) -> Path:
+    whole = lambda v, least: isinstance(v, int) and not isinstance(v, bool) and v >= least
+    checks = [(f"clips of {a.split}", n, whole(n, 1), "1 or more") for a, n in splits] + [("frames", frames, whole(frames, 1), "1 or more"),
+              ("every", every, whole(every, 1), "1 or more"), ("seed", seed, whole(seed, 0), "0 or more"),
+              ("size", size, size is None or len(size) == 2 and all(whole(v, 16) for v in size), "(height, width) in pixels, each 16 or more")]
+    for name, value, ok, expected in checks:
+        if not ok: raise ConfigError(f"{name} = {value!r}: expected {expected}")
+    size = tuple(size) if size else None
+    settings = dict(composer=1, frames=frames, every=every, size=list(size) if size else None, seed=seed, **{a.split: {"clips": n, "data": _identity(a)} for a, n in splits})
+    if already_made(root, settings, "composed"): return root
+    tmp, rows = root.parent / f".{root.name}.{uuid4().hex[:8]}.tmp", []
+    try:
+        for a, n in splits:
+            new = _compose_split(a, n, threads, progress, folder=tmp / "DAVIS", frames=frames, every=every, size=size, seed=seed)
+            write_text(tmp / "DAVIS" / "ImageSets" / "2017" / f"{a.split}.txt", "".join(f"{v}\n" for v in dict.fromkeys(r[0] for r in new)))
+            rows += new
+        write_texts(tmp, rows)
+        write_text(tmp / "composed.json", json.dumps(settings, indent=1))
+        move_into_place(tmp, root, settings, "composed")
+    finally: shutil.rmtree(tmp, ignore_errors=True)
+    return root
+
+# %% ../nbs/05_data.ipynb #6615e06b
+def compose_data(
+    annotations: Annotations,  # of one split: hosts and guests
+    root: str | Path,  # new folder
+    n: int,  # videos to compose
+    frames: int = 6,  # of each; fewer where a video has fewer
+    seed: int = 0,  # another seed, other clips
+    size: tuple[int, int] | None = None,  # (height, width); None: the host's own
+    every: int = 3,  # take each n-th frame
+    threads: int | None = None,  # None: as many as there are processors; changes nothing in the files
+    progress: bool = True,
+) -> Path:
+    "Write `n` composed videos of the split to `root` in DAVIS's layout, or reuse those of an earlier call; `RVOSError` where no videos go together or `root` is taken, `ConfigError` for a wrong setting."
+    return _compose(Path(root).expanduser(), [(annotations, n)], frames, seed, size, every, threads, progress)
+
+def compose_splits(
+    source: str | Path,  # data with a train and a val split
+    root: str | Path,  # new folder
+    train: int = 200,  # videos to compose of each split's videos
+    val: int = 36,
+    frames: int = 24,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    every: int = 1,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Path:
+    "The same for both splits of the data in `source`, each from its own videos only."
+    splits = [load_annotations(source, s) for s in ("train", "val")]
+    if both := sorted(set(splits[0]) & set(splits[1])): raise RVOSError(f"{source}: {both[0]} is in train and in val; a split is by video")
+    return _compose(Path(root).expanduser(), list(zip(splits, (train, val))), frames, seed, size, every, threads, progress)
 
 # %% ../nbs/05_data.ipynb #54444ee4
 class FrameCache:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTLINES', 'HUES', 'MIXES', 'KINDS', 'ANNOTATORS', 'Thing', 'Scene', 'draw_scene', 'paint', 'Sentence', 'truth',
-           'is_unique', 'sentences_for', 'draw_clip', 'davis_palette', 'make_demo_data', 'demo_data',
-           'write_text_encoder', 'demo_text_encoder']
+           'is_unique', 'sentences_for', 'draw_clip', 'davis_palette', 'write_clip', 'write_texts', 'already_made',
+           'make_demo_data', 'move_into_place', 'demo_data', 'write_text_encoder', 'demo_text_encoder']
 
 # %% ../nbs/01_demo.ipynb #0de44084
 import colorsys, csv, functools, hashlib, io, json, math, shutil, string
@@ -342,7 +342,8 @@ def davis_palette() -> tuple[int, ...]:
     def channel(i, c): return sum(((i >> (3 * bit + c)) & 1) << (7 - bit) for bit in range(3))
     return tuple(channel(i, c) for i in range(256) for c in range(3))
 
-def _write_clip(folder: Path, name: str, frames: np.ndarray, masks: np.ndarray) -> None:
+def write_clip(folder: Path, name: str, frames: np.ndarray, masks: np.ndarray) -> None:
+    "Frames [T,H,W,3] as JPEG and object ids [T,H,W] as palette PNG, as `folder`/JPEGImages/480p/`name`/00000.jpg and so on."
     images, annotations = folder / "JPEGImages" / "480p" / name, folder / "Annotations" / "480p" / name
     images.mkdir(parents=True); annotations.mkdir(parents=True)
     for t, (frame, mask) in enumerate(zip(frames, masks)):
@@ -352,8 +353,8 @@ def _write_clip(folder: Path, name: str, frames: np.ndarray, masks: np.ndarray) 
         ids.save(annotations / f"{t:05d}.png")
 
 # %% ../nbs/01_demo.ipynb #e818b817
-def _write_texts(root: Path, rows: list[tuple[str, int, str, str, str]]) -> None:
-    # rows (video_id, object_id, annotator, kind, expression)
+def write_texts(root: Path, rows: list[tuple[str, int, str, str, str]]) -> None:
+    "The sentences, rows (video_id, object_id, annotator, kind, expression), as the four text files and expression_kinds.csv under `root`."
     folder = root / "davis_text_annotations"
     folder.mkdir()
     for a in ANNOTATORS:
@@ -385,17 +386,17 @@ _GENERATOR = 2  # raise it whenever the same settings begin to give other files
 def _settings(n_train, n_val, n_frames, size, mix, seed) -> dict:
     return dict(generator=_GENERATOR, n_train=n_train, n_val=n_val, n_frames=list(n_frames), size=list(size), mix=mix, seed=seed)
 
-def _already_made(root: Path, settings: dict) -> bool:
-    # True where root is the demo data of these settings, False where it is free; RVOSError where it holds something else
+def already_made(root: Path, settings: dict, kind: str = "demo") -> bool:
+    "True where `root` holds data of this `kind` and these `settings`, False where it is free; `RVOSError` where it holds something else."
     if not root.exists() or (root.is_dir() and not any(root.iterdir())): return False
-    note = root / "demo.json"
-    if not note.is_file(): raise RVOSError(f"{root} exists and is no demo data: name a new or an empty folder")
+    note = root / f"{kind}.json"
+    if not note.is_file(): raise RVOSError(f"{root} exists and is no {kind} data: name a new or an empty folder")
     try: found = json.loads(note.read_text(encoding="utf-8"))
     except ValueError: found = None
     if not isinstance(found, dict): raise RVOSError(f"{note} is damaged: delete {root} or name another folder")
     if found == settings: return True
     other = [f"{k} = {found.get(k)!r} instead of {v!r}" for k, v in settings.items() if found.get(k) != v]
-    raise RVOSError(f"{root} holds demo data with {', '.join(other)}: name another folder or delete it")
+    raise RVOSError(f"{root} holds {kind} data with {', '.join(other)}: name another folder or delete it")
 
 # %% ../nbs/01_demo.ipynb #6b2b29ee
 def make_demo_data(root: str | Path, n_train: int = 240, n_val: int = 40, n_frames: tuple[int, int] = (8, 12),
@@ -403,28 +404,29 @@ def make_demo_data(root: str | Path, n_train: int = 240, n_val: int = 40, n_fram
     "Write talking shapes to `root` in DAVIS's layout and return it; raises `ConfigError` for a wrong setting, `RVOSError` if `root` is taken."
     _check_settings(n_train, n_val, n_frames, size, mix, seed)
     settings, root = _settings(n_train, n_val, n_frames, size, mix, seed), Path(root).expanduser()
-    if _already_made(root, settings): return root
+    if already_made(root, settings): return root
     tmp = root.parent / f".{root.name}.{uuid4().hex[:8]}.tmp"
     clips = [(split, i, f"shapes-{split}-{i:04d}") for split, n in (("train", n_train), ("val", n_val)) for i in range(n)]
     try:
         rows = []
         for split, i, name in tqdm(clips, desc=f"drawing {root.name}", unit="clip", disable=not progress):
             scene, frames, four = draw_clip(seed, split, i, mix, tuple(n_frames), tuple(size))
-            _write_clip(tmp / "DAVIS", name, frames, scene.masks)
+            write_clip(tmp / "DAVIS", name, frames, scene.masks)
             rows += [(name, o + 1, a, s.kind, s.text) for o, said in enumerate(four) for a, s in zip(ANNOTATORS, said)]
         for split in ("train", "val"):
             write_text(tmp / "DAVIS" / "ImageSets" / "2017" / f"{split}.txt", "".join(f"{name}\n" for s, _, name in clips if s == split))
-        _write_texts(tmp, rows)
+        write_texts(tmp, rows)
         write_text(tmp / "demo.json", json.dumps(settings, indent=1))
-        _move_into_place(tmp, root, settings)
+        move_into_place(tmp, root, settings)
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return root
 
 # %% ../nbs/01_demo.ipynb #496cbeb2
-def _move_into_place(tmp: Path, root: Path, settings: dict) -> None:
+def move_into_place(tmp: Path, root: Path, settings: dict, kind: str = "demo") -> None:
+    "Rename the finished folder `tmp` to `root`; where another process was first with the same data, leave it."
     try: tmp.rename(root)  # replaces nothing but an empty folder
     except OSError:
-        if _already_made(root, settings): return  # another process finished the same data first
+        if already_made(root, settings, kind): return  # another process finished the same data first
         if root.exists(): root.rmdir()  # Windows does not even replace an empty folder
         tmp.rename(root)
 

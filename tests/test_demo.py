@@ -86,7 +86,7 @@ def test_text_files_agree_with_the_kinds_table(root):
 
 
 def test_latin1_is_really_used(tmp_path, monkeypatch):
-    demo._write_texts(tmp_path, [("v", 1, "annot1", "attribute", "caf\u00e9"), ("v", 1, "annot2", "attribute", "caf\u00e9")])
+    demo.write_texts(tmp_path, [("v", 1, "annot1", "attribute", "caf\u00e9"), ("v", 1, "annot2", "attribute", "caf\u00e9")])
     folder = tmp_path / "davis_text_annotations"
     assert (folder / FILES["annot1"]).read_bytes() == b'v 1 "caf\xc3\xa9"\n'
     assert (folder / FILES["annot2"]).read_bytes() == b'v 1 "caf\xe9"\n'
@@ -250,12 +250,12 @@ def test_taken_folders(tmp_path):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error):
-    write, calls = demo._write_clip, []
+    write, calls = demo.write_clip, []
     def failing(*args):
         calls.append(args)
         if len(calls) == 3: raise error("stop")
         write(*args)
-    monkeypatch.setattr(demo, "_write_clip", failing)
+    monkeypatch.setattr(demo, "write_clip", failing)
     with pytest.raises(error): demo.make_demo_data(tmp_path / "x", 4, 1, size=(96, 160), progress=False)
     assert len(calls) == 3 and not list(tmp_path.iterdir())
 
@@ -277,11 +277,11 @@ def test_two_processes_at_once(tmp_path):
 
 
 def test_losing_the_race_returns_the_winners_data(tmp_path, monkeypatch):
-    write, first = demo._write_texts, []
+    write, first = demo.write_texts, []
     def slow(tmp, rows):  # while this one is about to finish, another one does
         write(tmp, rows)
         if not first: first.append(1); demo.make_demo_data(tmp_path / "x", **SMALL)
-    monkeypatch.setattr(demo, "_write_texts", slow)
+    monkeypatch.setattr(demo, "write_texts", slow)
     assert demo.make_demo_data(tmp_path / "x", **SMALL) == tmp_path / "x"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
