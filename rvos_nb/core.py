@@ -46,6 +46,11 @@ class Config:
     batch_size: int = 8  # clips a forward pass holds
     contrast: int = 3  # sentences about different objects of one clip that stand together in a batch: same pixels, another answer
     epoch_size: int = 1600  # training clips an epoch draws; 0: each (video, expression) once
+    every: int = 1  # use each n-th frame of a training video: neighbours are almost the same picture, and a feature cache grows with their number
+    compose: int = 0  # clips composed from the training videos, each with the object of another one pasted in: they force the model to listen
+    compose_share: float = 0.5  # share of such clips in training
+    drop_words: float = 0.0  # share of the words that a training step does not see
+    feature_cache: bool = False  # keep what a frozen backbone sees in the training frames, and in their mirror images, on disk: its cost is paid once
     max_videos: int = 0  # train on the first n videos only; 0: all. For quick tries and learning curves
     dev_fraction: float = 0.0  # share of training videos held out, by video, to select the best epoch without the val videos
     workers: int = 0  # loader processes; 0 is fastest with the frame cache (a clip costs 0.2 ms)
@@ -56,6 +61,8 @@ class Config:
     text_weights: str = "none"  # "default" (those of the name or folder) or "none": built from its configuration
     pooling: Literal["cls", "mean", "words"] = "words"  # one vector a sentence, or a key and value for each word
     fuse_strides: tuple[int, ...] = (4, 8, 16)  # feature maps that attend to the sentence
+    look_back: bool = False  # words attend to the frame before the frame attends to them: vision to words and words to vision
+    names: bool = False  # tell each cell how near to the sentence the names are that the backbone's own classifier gives it (06_model)
     hidden_dim: int = 32  # channels after fusion
     heads: int = 4  # attention heads
     dropout: float = 0.0  # in the attention
@@ -63,7 +70,7 @@ class Config:
     gate: bool = True  # the mean word multiplies each pixel's features: a sentence that is only added is easily ignored
     positions: bool = True  # tell each pixel where it is: without it "left" cannot be learnt
     temporal: Literal["conv3d", "none"] = "none"  # how frames of a clip talk to each other
-    decoder: Literal["x32", "fpn"] = "fpn"  # "x32": bilinear from stride 32; "fpn": top-down to stride 4
+    decoder: Literal["x32", "fpn", "shared"] = "fpn"  # "x32": bilinear from stride 32; "fpn": top-down to stride 4, for each sentence; "shared": the fine maps once for all sentences
     bce_weight: float = 0.3  # loss: every pixel counts the same (the three weights are the report's)
     dice_weight: float = 0.6  # overlap: small objects count as much as large ones
     focal_weight: float = 0.1  # hard pixels count more
@@ -74,6 +81,7 @@ class Config:
     text_lr_scale: float = 1.0  # text encoder's share of lr; 0 freezes it
     weight_decay: float = 1e-4
     schedule: Literal["restarts", "cosine"] = "cosine"  # the report's warm restarts by epoch, or warm-up and one cosine by step
+    ema: float = 0.0  # keep a moving average of the weights with this decay a step, and use that one; 0: the last weights themselves
     warmup: float = 0.05  # share of all steps that the rate climbs ("cosine" only)
     accumulate: int = 1  # batches an optimizer step sums over
     clip_norm: float = 1.0  # gradients longer than this are scaled down to it
@@ -96,9 +104,9 @@ _CHECKS = {
     "image_size": (lambda v: len(v) == 2 and min(v) >= 32, "two numbers, height and width, each 32 or more"),
     "fuse_strides": (lambda v: len(v) > 0 and set(v) <= {4, 8, 16, 32}, "one or more of 4, 8, 16, 32"),
     "lr": _POSITIVE, "clip_norm": _POSITIVE, "hidden_dim": _POSITIVE, "heads": _POSITIVE,
-    "dropout": _SHARE, "head_dropout": _SHARE, "dev_fraction": _SHARE, "warmup": _SHARE,
-    **{f: _AT_LEAST_1 for f in ("clip_len", "max_stride", "batch_size", "epochs", "accumulate", "val_every", "val_window", "contrast")},
-    **{f: _NOT_NEGATIVE for f in ("epoch_size", "max_videos", "workers", "patience", "minutes", "save_minutes", "weight_decay", "seed", "bce_weight",
+    "dropout": _SHARE, "head_dropout": _SHARE, "drop_words": _SHARE, "ema": _SHARE, "compose_share": (lambda v: 0 <= v <= 1, "from 0 to 1"), "dev_fraction": _SHARE, "warmup": _SHARE,
+    **{f: _AT_LEAST_1 for f in ("clip_len", "max_stride", "batch_size", "epochs", "accumulate", "val_every", "val_window", "contrast", "every")},
+    **{f: _NOT_NEGATIVE for f in ("epoch_size", "max_videos", "compose", "workers", "patience", "minutes", "save_minutes", "weight_decay", "seed", "bce_weight",
                                   "dice_weight", "focal_weight", "backbone_lr_scale", "text_lr_scale")},
 }
 
@@ -129,6 +137,10 @@ def check_config(cfg: "Config") -> None:
         if test and not test(value): raise ConfigError(f"{field.name} = {value!r}: expected {words}")
     if cfg.hidden_dim % cfg.heads:
         raise ConfigError(f"hidden_dim = {cfg.hidden_dim}: expected a multiple of heads = {cfg.heads}")
+    if cfg.names and (cfg.decoder != "shared" or cfg.text_lr_scale or cfg.pooling != "words"):
+        raise ConfigError("names = True: expected decoder = 'shared', pooling = 'words' and text_lr_scale = 0 with it, since names are compared with words that do not change")
+    if cfg.feature_cache and cfg.backbone_lr_scale:
+        raise ConfigError(f"feature_cache = True: expected backbone_lr_scale = 0 with it, not {cfg.backbone_lr_scale:g}: only what a frozen backbone sees stays the same")
     if cfg.bce_weight + cfg.dice_weight + cfg.focal_weight == 0:
         raise ConfigError("bce_weight, dice_weight and focal_weight are all 0: expected at least one above 0, or nothing is learnt")
 
@@ -142,6 +154,13 @@ PRESETS = {
         pooling="cls", fuse_strides=(32,), hidden_dim=256, heads=8, dropout=0.1, head_dropout=0.3, gate=False, positions=False,
         temporal="conv3d", decoder="x32", epochs=30, lr=5e-4, schedule="restarts", accumulate=4,
         minutes=0.0, patience=10,  # ours: the report says only that early stopping is possible
+    ),
+    "best": dict(
+        image_size=(256, 448), clip_len=1, every=3, batch_size=8, contrast=2, epoch_size=800, augment=True, feature_cache=True,
+        compose=240, compose_share=0.5, drop_words=0.2,
+        backbone="mobilenet_v2", backbone_weights="default", text_encoder="sentence-transformers/all-MiniLM-L6-v2", text_weights="default",
+        backbone_lr_scale=0.0, text_lr_scale=0.0, pooling="words", fuse_strides=(16, 32), look_back=True, names=True, hidden_dim=64, heads=8, dropout=0.2, gate=True, positions=True,
+        temporal="none", decoder="shared", epochs=12, lr=1e-3, weight_decay=0.01, ema=0.98, val_every=12, minutes=0.0,
     ),
 }
 

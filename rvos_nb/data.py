@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['BROKEN_PICTURE', 'ANNOTATORS', 'MAX_TOKENS', 'DAVIS_2017', 'DATA_FOLDERS', 'DAVIS_SOURCES', 'SENTENCES_A_BATCH',
-           'read_mask', 'read_frame', 'read_text_annotations', 'read_json', 'read_meta_expressions', 'Annotations',
-           'load_annotations', 'hold_out', 'check_data', 'known_problems', 'describe_problems', 'Source',
+           'COMPOSED_FRAMES', 'read_mask', 'read_frame', 'read_text_annotations', 'read_json', 'read_meta_expressions',
+           'Annotations', 'load_annotations', 'hold_out', 'check_data', 'known_problems', 'describe_problems', 'Source',
            'source_table', 'fetch', 'extract_zip', 'download_davis', 'couples', 'read_pair', 'compose_data',
            'compose_splits', 'FrameCache', 'clip_frames', 'RVOSDataset', 'text_encoder_source', 'load_tokenizer',
            'Collate', 'finish_batch', 'TrainSampler', 'WindowSampler', 'ClipLoader', 'make_loader', 'data_root',
-           'load_splits', 'make_loaders', 'sentence_table', 'object_table']
+           'load_splits', 'composed_clips', 'make_loaders', 'sentence_table', 'object_table']
 
 # %% ../nbs/05_data.ipynb #7b4b506e
 import csv, difflib, hashlib, http.client, io, json, math, os, random, re, shutil, stat, struct, time, unicodedata, urllib.error, urllib.request, zipfile, zlib
@@ -620,7 +620,7 @@ class FrameCache:
     def __init__(self, annotations: Annotations, size: tuple[int, int], folder: Path | None = None):
         self.size, self.offset, n = size, {}, 0
         for video, a in annotations.items(): self.offset[video], n = n, n + len(a["frames"])
-        self.n, key = n, self._fingerprint(annotations, size)
+        self.n, key = n, self.fingerprint(annotations, size)
         self.folder = (folder or home() / "cache") / f"{annotations.root.name}-{annotations.split}-{size[0]}x{size[1]}-{key}"
         if not self.folder.exists():
             with lock(self.folder):
@@ -628,7 +628,7 @@ class FrameCache:
         self.frames, self.masks = (np.load(self.folder / f"{x}.npy", mmap_mode="r") for x in ("frames", "masks"))
 
     @staticmethod
-    def _fingerprint(annotations: Annotations, size: tuple[int, int]) -> str:
+    def fingerprint(annotations: Annotations, size: tuple[int, int]) -> str:
         h = hashlib.sha256(repr(size).encode())
         for a in annotations.values():
             for f in (*a["frames"], *a["masks"]):
@@ -649,10 +649,7 @@ class FrameCache:
             masks = np.lib.format.open_memmap(tmp / "masks.npy", "w+", np.uint8, (self.n, H, W))
             def one(job):
                 i, frame, mask = job
-                image, ids = read_frame(frame), read_mask(mask)
-                if image.shape[:2] != ids.shape: raise RVOSError(f"{mask}: size {ids.shape[::-1]}, but its frame is {image.shape[1::-1]}")
-                frames[i] = cv2.resize(image, (W, H), interpolation=cv2.INTER_AREA)
-                masks[i] = cv2.resize(ids, (W, H), interpolation=cv2.INTER_NEAREST)
+                frames[i], masks[i] = read_pair(frame, mask, (H, W))
             jobs = ((self.offset[v] + t, f, m) for v, a in annotations.items() for t, (f, m) in enumerate(zip(a["frames"], a["masks"])))
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for _ in tqdm(pool.map(one, jobs), total=self.n, desc="decoding", unit="frame"): pass
@@ -682,7 +679,7 @@ class RVOSDataset(Dataset):
         train: bool = False,  # random augmented clips, or every window of each video in order
         cache: FrameCache | None = None,  # shared by datasets of the same annotations
     ):
-        self.annotations, self.cfg, self.train = annotations, cfg, train
+        self.annotations, self.cfg, self.train, self.features = annotations, cfg, train, None
         self.cache = cache or FrameCache(annotations, cfg.image_size)
         self.items = []  # (video, expression number, first frame or None)
         for v, a in annotations.items():
@@ -694,7 +691,7 @@ class RVOSDataset(Dataset):
     def __getitem__(self, index: int | tuple[int, int]) -> dict:
         i, seed = index if isinstance(index, tuple) else (index, 0)
         video, e, start = self.items[i]
-        a = self.annotations[video]
+        a, seen = self.annotations[video], {}
         e, n, text = a["expressions"][e], len(a["frames"]), a["expressions"][e]["expression"]
         if self.train:
             rng = random.Random(seed)  # items with the same seed and video show the same clip
@@ -703,12 +700,16 @@ class RVOSDataset(Dataset):
                 frames, ids = self.cache.read(video, t)
                 if (ids == e["object_id"]).any(): break
             real = np.arange(self.cfg.clip_len) < n
-            if self.cfg.augment: frames, ids, text = augment_clip(frames, ids, text, seed=rng.getrandbits(32), object_id=e["object_id"])
+            if self.features is not None:
+                mirrored = self.cfg.augment and can_flip(text) and rng.random() < 0.5
+                seen = {"features": self.features.read(video, t, mirrored)}
+                if mirrored: ids, text = ids[:, :, ::-1], flip_words(text)
+            elif self.cfg.augment: frames, ids, text = augment_clip(frames, ids, text, seed=rng.getrandbits(32), object_id=e["object_id"])
         else:
             wanted = start + np.arange(self.cfg.val_window)
             t, real = np.minimum(wanted, n - 1), wanted < n
             frames, ids = self.cache.read(video, t)
-        return {"frames": torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))), "masks": torch.from_numpy(ids == e["object_id"]),
+        return {**(seen or {"frames": torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))}), "masks": torch.from_numpy(ids == e["object_id"]),
                 "valid": torch.from_numpy((ids != 255) & real[:, None, None]), "frame_ids": torch.from_numpy(t), "expression": text, "video_id": video,
                 "object_id": e["object_id"], "expression_id": e["expression_id"]}
 
@@ -730,7 +731,8 @@ class Collate:
     def __init__(self, tokenizer): self.tokenizer = tokenizer
 
     def __call__(self, items: list[dict]) -> dict:
-        batch = {k: torch.stack([i[k] for i in items]) for k in ("frames", "masks", "valid", "frame_ids")}
+        batch = {k: torch.stack([i[k] for i in items]) for k in ("frames", "masks", "valid", "frame_ids") if k in items[0]}
+        if "features" in items[0]: batch["features"] = {s: torch.stack([i["features"][s] for i in items]) for s in items[0]["features"]}
         batch |= {k: [i[k] for i in items] for k in ("expression", "video_id", "expression_id")}
         batch["object_id"] = torch.tensor([i["object_id"] for i in items])
         text = self.tokenizer(batch["expression"], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
@@ -739,15 +741,19 @@ class Collate:
 # %% ../nbs/05_data.ipynb #1a8ec1b3
 def finish_batch(batch: dict, device: torch.device | str) -> dict:
     "Move `batch` to `device`, normalise its frames there and turn masks into float 0/1: the batch that the model sees."
-    batch = {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    return batch | {"frames": normalise(batch["frames"]), "masks": batch["masks"].float()}
+    move = lambda v: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v
+    batch = {k: {s: move(x) for s, x in v.items()} if k == "features" else move(v) for k, v in batch.items()}
+    if "frames" in batch: batch["frames"] = normalise(batch["frames"])
+    return batch | {"masks": batch["masks"].float()}
 
 # %% ../nbs/05_data.ipynb #dc810811
 class TrainSampler(Sampler):
     "(index, seed) of each training item of an epoch; `set_epoch` chooses the epoch, whose order depends on nothing else but the seed. `start` items are left out."
-    def __init__(self, dataset: RVOSDataset, epoch_size: int = 0, contrast: int = 1, seed: int = 0, multiple: int = 1):
-        self.n, self.contrast, self.seed, self.epoch, self.start = len(dataset), contrast, seed, 0, 0
-        self.size = -(-(epoch_size or self.n) // multiple) * multiple  # several processes need equal shares
+    def __init__(self, dataset: RVOSDataset, epoch_size: int = 0, contrast: int = 1, seed: int = 0, multiple: int = 1, compose_share: float = 0.0):
+        self.contrast, self.seed, self.epoch, self.start, self.compose_share = contrast, seed, 0, 0, compose_share
+        self.size = -(-(epoch_size or len(dataset)) // multiple) * multiple  # several processes need equal shares
+        kinds = [dataset.annotations[video]["expressions"][e]["kind"] == "composed" for video, e, _ in dataset.items]
+        self.plain, self.composed = ([i for i, composed in enumerate(kinds) if composed is wanted] for wanted in (False, True))
         self.about, self.items_about = [], defaultdict(lambda: defaultdict(list))  # item -> (video, object), and back
         for i, (video, e, _) in enumerate(dataset.items):
             o = dataset.annotations[video]["expressions"][e]["object_id"]
@@ -763,12 +769,14 @@ class TrainSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng, order = random.Random(self.seed * 1_000_003 + self.epoch), []
+        def rounds(items):  # as often round as the epoch needs
+            while True: yield from rng.sample(items, len(items))
+        plain, composed = rounds(self.plain), rounds(self.composed)
         while len(order) < self.size:
-            for i in rng.sample(range(self.n), self.n):  # more than once round where epoch_size > n
-                (video, o), seed = self.about[i], rng.getrandbits(31)
-                others = [items for q, items in self.items_about[video].items() if q != o]
-                order += [(i, seed)] + [(rng.choice(items), seed) for items in rng.sample(others, min(self.contrast - 1, len(others)))]
-                if len(order) >= self.size: break
+            i = next(composed if not self.plain or self.composed and rng.random() < self.compose_share else plain)
+            (video, o), seed = self.about[i], rng.getrandbits(31)
+            others = [items for q, items in self.items_about[video].items() if q != o]
+            order += [(i, seed)] + [(rng.choice(items), seed) for items in rng.sample(others, min(self.contrast - 1, len(others)))]
         return iter(order[self.start:self.size])
 
 # %% ../nbs/05_data.ipynb #a3d3ba58
@@ -821,11 +829,13 @@ def make_loader(annotations: Annotations, cfg: Config, train: bool, device: torc
     ds = RVOSDataset(annotations, cfg, train, cache)
     how = dict(collate_fn=Collate(load_tokenizer(cfg.text_encoder)), num_workers=cfg.workers, pin_memory=torch.device(device).type == "cuda")
     if train:
-        sampler = TrainSampler(ds, cfg.epoch_size, cfg.contrast, cfg.seed, cfg.batch_size * processes if processes > 1 else 1)
+        sampler = TrainSampler(ds, cfg.epoch_size, cfg.contrast, cfg.seed, cfg.batch_size * processes if processes > 1 else 1, cfg.compose_share)
         return ClipLoader(DataLoader(ds, cfg.batch_size, sampler=sampler, **how), device)
     return ClipLoader(DataLoader(ds, batch_sampler=WindowSampler(ds.items, SENTENCES_A_BATCH), **how), device)
 
 # %% ../nbs/05_data.ipynb #68cf30d7
+COMPOSED_FRAMES = 4  # of a composed training clip: more clips teach more than longer ones
+
 def data_root(cfg: Config) -> Path:
     "The data that `cfg` names: a folder in DAVIS's layout, or the embedded demo data (made on first use)."
     return Path(cfg.data).expanduser() if cfg.data else demo_data(mix=cfg.demo_mix)
@@ -845,7 +855,19 @@ def load_splits(cfg: Config) -> dict[str, Annotations]:
         if empty := [s for s, a in splits.items() if not a]: raise RVOSError(f"{root}: no video of split {empty[0]!r} is without problems:\n{describe_problems(root, problems)}")
     if cfg.dev_fraction: splits["train"], splits["dev"] = hold_out(splits["train"], cfg.dev_fraction, cfg.seed)
     if cfg.max_videos: splits["train"] = splits["train"].subset(list(splits["train"])[:cfg.max_videos])
+    composed = composed_clips(splits["train"], cfg) if cfg.compose else {}
+    for a in splits["train"].values() if cfg.every > 1 else ():
+        for k in ("frames", "masks"): a[k] = a[k][::cfg.every]
+    if composed: splits["train"] = Annotations({**splits["train"], **composed}, splits["train"].root, "train", splits["train"].left_out)
     return splits
+
+def composed_clips(train: Annotations, cfg: Config) -> Annotations:
+    "`cfg.compose` clips of `train`'s videos pasted into each other, at the Config's image size; made on first use and kept under `home()`."
+    frames = max(COMPOSED_FRAMES, cfg.clip_len)
+    key = hashlib.sha256(f"{FrameCache.fingerprint(train, cfg.image_size)} {cfg.compose} {frames} {cfg.seed}".encode()).hexdigest()[:16]
+    root = home() / "composed" / f"{train.root.name}-{key}"
+    with lock(root): compose_data(train, root, n=cfg.compose, frames=frames, seed=cfg.seed, size=cfg.image_size)
+    return load_annotations(root, "train")
 
 def make_loaders(cfg: Config, device: torch.device | str = "cpu") -> tuple[ClipLoader, ClipLoader]:
     "(train_loader, val_loader) for `cfg`; batches are those described in this notebook."

@@ -263,7 +263,7 @@ class Steps:
         (h, w), frames = self.model.cfg.image_size, iter(frames)
         while batch := list(itertools.islice(frames, self.window)):
             small = np.stack([cv2.resize(f.image, (w, h), interpolation=cv2.INTER_AREA) for f in batch])
-            with self.computing(): maps = self.model.backbone(normalise(torch.from_numpy(small).to(self.device).movedim(-1, 1))[None])
+            with self.computing(): maps = self.model.look(normalise(torch.from_numpy(small).to(self.device).movedim(-1, 1))[None])
             yield from ((f, {s: m[:, t:t + 1] for s, m in maps.items()}) for t, f in enumerate(batch))
 
     def answer(self, features: list[dict], text: torch.Tensor, mask: torch.Tensor) -> np.ndarray:

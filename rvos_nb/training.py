@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['MAX_BAD', 'SILENT', 'READ_EVERY', 'FORMATS', 'HISTORY', 'SAME_RESULT', 'MAY_DIFFER', 'make_optimizer',
-           'make_scheduler', 'Progress', 'Diverged', 'bad_batches', 'train_one_epoch', 'predict_batch', 'validate',
-           'save_checkpoint', 'load_checkpoint', 'export_model', 'rebuild', 'find_checkpoint', 'load_or_previous',
-           'load_best', 'predict_video', 'centre_blob', 'partner', 'score_videos', 'mean_scores', 'top_epochs',
-           'sample_sheet', 'RunResult', 'Trainer', 'after_step', 'held_interrupt', 'start_from', 'go_on', 'run_epoch',
-           'close_epoch', 'rescue', 'out_of_memory', 'train_epochs', 'begin_run', 'fit', 'close_run', 'demo_run']
+           'make_scheduler', 'MovingAverage', 'Progress', 'Diverged', 'bad_batches', 'train_one_epoch', 'predict_batch',
+           'validate', 'save_checkpoint', 'load_checkpoint', 'export_model', 'rebuild', 'find_checkpoint',
+           'load_or_previous', 'load_best', 'predict_video', 'centre_blob', 'partner', 'score_videos', 'mean_scores',
+           'top_epochs', 'sample_sheet', 'RunResult', 'Trainer', 'after_step', 'held_interrupt', 'start_from', 'go_on',
+           'run_epoch', 'close_epoch', 'rescue', 'out_of_memory', 'train_epochs', 'begin_run', 'fit', 'close_run',
+           'demo_run']
 
 # %% ../nbs/08_training.ipynb #b87c68ae
 import contextlib, hashlib, json, math, shutil, signal, threading, time
@@ -37,7 +38,7 @@ from .data import ClipLoader, load_splits, load_tokenizer, make_loader, read_mas
 from .draw import contact_sheet, denormalise, figure_to_image, overlay, pick_frames, plot_curves, save_image
 from .loss import RVOSLoss
 from .metrics import iou, region_similarity
-from .model import RVOSModel
+from .model import FeatureCache, RVOSModel, TransformersBackbone
 
 # %% ../nbs/08_training.ipynb #cfe7dc78
 def make_optimizer(model: RVOSModel, cfg: Config) -> torch.optim.AdamW:
@@ -55,6 +56,36 @@ def make_scheduler(optimizer: torch.optim.Optimizer, cfg: Config, steps: int) ->
     if cfg.schedule == "restarts": return CosineAnnealingWarmRestarts(optimizer, T_0=5, T_mult=2, eta_min=1e-6)
     climb = max(1, round(cfg.warmup * steps))
     return LambdaLR(optimizer, lambda i: min((i + 1) / climb, 0.5 * (1 + math.cos(math.pi * min(1.0, max(0, i - climb) / max(1, steps - climb))))))
+
+# %% ../nbs/08_training.ipynb #579076c0
+class MovingAverage:
+    "A moving average of what trains in `model`: weights and running statistics. `swap` exchanges it with the model's own, and back."
+    def __init__(self, model: nn.Module, decay: float):
+        still = {name.rpartition(".")[0] for name, p in model.named_parameters() if not p.requires_grad}  # frozen modules
+        self.decay, self.steps = decay, 0
+        self.own = {name: x for name, x in model.state_dict().items() if x.is_floating_point() and name.rpartition(".")[0] not in still}  # share the model's memory
+        self.mean = {name: x.clone() for name, x in self.own.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        "Take one more step into account."
+        self.steps += 1
+        torch._foreach_lerp_(list(self.mean.values()), list(self.own.values()), 1 - min(self.decay, self.steps / (self.steps + 9)))
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        "The model now has the average, and this object the model's own weights; once more: back."
+        for name, x in self.own.items():
+            kept = x.clone()
+            x.copy_(self.mean[name])
+            self.mean[name].copy_(kept)
+
+    @contextlib.contextmanager
+    def in_place(self):
+        "Within, the model has the average."
+        self.swap()
+        try: yield
+        finally: self.swap()
 
 # %% ../nbs/08_training.ipynb #519b840d
 class Progress:
@@ -106,7 +137,7 @@ def train_one_epoch(
     for batch in bar:
         torch.manual_seed(loader.sampler.step_seed(batches, accelerator.process_index))
         with accelerator.accumulate(model):
-            with accelerator.autocast(): logits = model(batch["frames"], batch["text_ids"], batch["text_mask"])
+            with accelerator.autocast(): logits = model(batch["features"] if "features" in batch else batch["frames"], batch["text_ids"], batch["text_mask"])
             loss, _ = loss_fn(logits, batch["masks"], batch["valid"])
             accelerator.backward(loss)
         overlap, batches, group = iou(logits.detach()[:, :, 0] > 0, batch["masks"] > 0, batch["valid"]).mean(), batches + 1, group + [(loss.detach(), batch)]
@@ -161,9 +192,11 @@ def validate(model: nn.Module, loader: ClipLoader, loss_fn: nn.Module, autocast=
     return {"val_loss": loss / items, "val_iou": overlap / items, "val_it_s": len(loader) / (time.monotonic() - start)}
 
 # %% ../nbs/08_training.ipynb #450a8ddb
-def save_checkpoint(path: Path, model: nn.Module, cfg: Config, epoch: int, metrics: dict, history: list[dict], optimizer=None, scheduler=None, scaler=None, progress: dict | None = None) -> None:
-    "Write a checkpoint to `path`, whole or not at all; the one that it replaces is kept beside it."
-    state = {"model": model.state_dict(), "config": asdict(cfg), "epoch": epoch, "metrics": metrics, "history": history, "progress": progress,
+def save_checkpoint(path: Path, model: nn.Module, cfg: Config, epoch: int, metrics: dict, history: list[dict], optimizer=None, scheduler=None, scaler=None, progress: dict | None = None, average: MovingAverage | None = None) -> None:
+    "Write a checkpoint to `path`, whole or not at all; the one that it replaces is kept beside it. With an `average`, that one is its model, and the weights to go on with are kept apart."
+    with average.in_place() if average else contextlib.nullcontext(): weights = {k: v.clone() if average else v for k, v in model.state_dict().items()}
+    state = {"model": weights, "config": asdict(cfg), "epoch": epoch, "metrics": metrics, "history": history, "progress": progress,
+             **({"own": average.own, "averaged_steps": average.steps} if average else {}),
              **{k: v.state_dict() for k, v in (("optimizer", optimizer), ("scheduler", scheduler), ("scaler", scaler)) if v is not None}}
     try:
         with atomic_file(path, keep_previous=True) as tmp: torch.save(state, tmp)
@@ -187,7 +220,8 @@ def export_model(run: str | Path, folder: str | Path) -> Path:
     state = load_checkpoint(source)
     about = {k: json.dumps(state[k]) for k in ("config", "epoch", "metrics")}
     with atomic_file(folder / "model.safetensors") as tmp: save_file({k: v.clone().contiguous() for k, v in state["model"].items()}, tmp, {"format": "pt", **about})
-    if (source.parent / "text_encoder").is_dir(): shutil.copytree(source.parent / "text_encoder", folder / "text_encoder", dirs_exist_ok=True)
+    for part in ("text_encoder", "backbone"):
+        if (source.parent / part).is_dir(): shutil.copytree(source.parent / part, folder / part, dirs_exist_ok=True)
     return folder / "model.safetensors"
 
 def _read_safetensors(path: str | Path, device: torch.device | str) -> dict:  # what `load_checkpoint` gives, of a file from `export_model`
@@ -201,7 +235,8 @@ def _read_safetensors(path: str | Path, device: torch.device | str) -> dict:  # 
 def rebuild(state: dict, folder: Path, device: torch.device | str = "cpu") -> RVOSModel:
     "The model of checkpoint `state`, on `device` and in eval mode, built without any download."
     cfg = replace(config_from_dict(state["config"], f"checkpoint in {folder.name}"), backbone_weights="none", text_weights="none")
-    if (folder / "text_encoder").is_dir(): cfg = replace(cfg, text_encoder=str(folder / "text_encoder"))
+    for part in ("text_encoder", "backbone"):
+        if (folder / part).is_dir(): cfg = replace(cfg, **{part: str(folder / part)})
     model = RVOSModel(cfg)
     try: model.load_state_dict(state["model"])
     except RuntimeError as e: raise RVOSError(f"the checkpoint in {folder} does not fit its own config: {str(e).splitlines()[1].strip()[:160]}") from None
@@ -343,14 +378,20 @@ class Trainer:
         self.selector = "dev" if "dev" in self.splits else "val"  # whose IoU chooses best_model.pth
         self.select_loader = make_loader(self.splits["dev"], cfg, False, self.device) if self.selector == "dev" else self.val_loader
         self.model, self.loss_fn = RVOSModel(cfg), RVOSLoss(cfg.bce_weight, cfg.dice_weight, cfg.focal_weight)
+        if cfg.feature_cache: self.train_loader.dataset.features = FeatureCache(self.train_loader.dataset.cache, self.model.to(self.device), self.device)
         self.optimizer = make_optimizer(self.model, cfg)
         self.scheduler = make_scheduler(self.optimizer, cfg, cfg.epochs * -(-len(self.train_loader) // (self.processes * cfg.accumulate)))
         self.model, self.optimizer, self.train_loader.loader = self.accelerator.prepare(self.model, self.optimizer, self.train_loader.loader)
+        self.average = MovingAverage(self.bare_model, cfg.ema) if cfg.ema else None
         self.history, self.epoch, self.progress, self.bad = [], 0, None, 0  # progress: within an epoch; bad steps in a row before it
         self.saved, self.saved_batches, self.deadline, self.interrupted, self.steps = time.monotonic(), None, float("inf"), threading.Event(), 0
 
     @property
     def bare_model(self) -> RVOSModel: return self.accelerator.unwrap_model(self.model)
+
+    def averaged(self):
+        "Within, the model has its averaged weights, where there are such."
+        return self.average.in_place() if self.average else contextlib.nullcontext()
 
     @property
     def val_ious(self) -> list[float]: return [r["val_iou"] for r in self.history if r["val_iou"] is not None]
@@ -369,7 +410,7 @@ class Trainer:
         p = self.progress
         within = p and {"lr": p.lr, "batches": p.batches, "seconds": p.seconds, "sums": self.accelerator.reduce(p.sums.to(self.device), "mean").tolist()}
         if self.main: save_checkpoint(self.run.folder / name, self.bare_model, self.cfg, self.epoch, self.history[-1] if self.history else {}, self.history,
-                                      self.optimizer, self.scheduler, self.accelerator.scaler, within)
+                                      self.optimizer, self.scheduler, self.accelerator.scaler, within, self.average)
         self.saved, self.saved_batches = time.monotonic(), p and p.batches
 
     def wishes(self) -> tuple[bool, bool, bool]:
@@ -383,6 +424,7 @@ class Trainer:
 def after_step(trainer: Trainer, progress: Progress) -> bool:
     "Save where it is due; True where the time is up; `KeyboardInterrupt` once the state is saved where somebody pressed Ctrl-C."
     trainer.steps += 1
+    if trainer.average and not progress.bad: trainer.average.update()
     if trainer.processes > 1 and trainer.steps % READ_EVERY: return False
     due, interrupted, late = trainer.wishes()
     if due or interrupted: trainer.save("last.pth")
@@ -425,6 +467,11 @@ def go_on(trainer: Trainer) -> None:
                         f"or start a new run from it with --init {trainer.run.out}")
     try:
         trainer.bare_model.load_state_dict(state["model"])
+        if trainer.average:
+            for name, x in trainer.average.own.items():
+                trainer.average.mean[name].copy_(x)
+                with torch.no_grad(): x.copy_(state["own"][name])
+            trainer.average.steps = state["averaged_steps"]
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.scheduler.load_state_dict(state["scheduler"])
         if trainer.accelerator.scaler is not None: trainer.accelerator.scaler.load_state_dict(state["scaler"])
@@ -446,7 +493,7 @@ def run_epoch(trainer: Trainer) -> dict:
                            trainer.scheduler if cfg.schedule == "cosine" else None, cfg.clip_norm, trainer.progress, lambda progress: after_step(trainer, progress))
     late = trainer.wishes()[2]
     if number % cfg.val_every == 0 or number == cfg.epochs or late:
-        row |= validate(trainer.bare_model, trainer.select_loader, trainer.loss_fn, trainer.accelerator.autocast, trainer.accelerator)
+        with trainer.averaged(): row |= validate(trainer.bare_model, trainer.select_loader, trainer.loss_fn, trainer.accelerator.autocast, trainer.accelerator)
     if cuda:
         row["peak_gpu_mb"] = torch.cuda.max_memory_allocated(trainer.device) / 2**20
         torch.cuda.empty_cache()
@@ -514,6 +561,7 @@ def begin_run(trainer: Trainer) -> None:
         write_text(folder / "config.json", config_to_json(cfg))
         load_tokenizer(cfg.text_encoder).save_pretrained(folder / "text_encoder")
         trainer.bare_model.text.encoder.config.save_pretrained(folder / "text_encoder")
+        if isinstance(trainer.bare_model.backbone.features, TransformersBackbone): trainer.bare_model.backbone.features.model.config.save_pretrained(folder / "backbone")
 
 # %% ../nbs/08_training.ipynb #310b4284
 def fit(cfg: Config) -> RunResult:
@@ -542,6 +590,7 @@ def close_run(trainer: Trainer) -> RunResult:
     print(f"best {selector} IoU {again:.4f} at epoch {state['epoch']}" + (" (chosen on val: the report's protocol)" if selector == "val" else ""))
     for by in ("train_iou", "val_iou"): print(f"\ntop epochs by {by}\n{top_epochs(history, by).to_string(index=False, formatters=FORMATS)}")
     last = trainer.bare_model.eval()
+    if trainer.average: trainer.average.swap()  # training is over
     scores = {"best_model.pth": score_videos(best, trainer.val_loader)}
     scores["last.pth"] = scores["best_model.pth"] if state["epoch"] == trainer.epoch else score_videos(last, trainer.val_loader)
     honest = "best_model.pth" if selector == "dev" else "last.pth"
