@@ -199,15 +199,16 @@ def pack(path, *entries):
                                    ("fifo", "", stat.S_IFIFO), ("device", "", stat.S_IFCHR)])
 def test_no_entry_leaves_its_folder_or_is_a_link(tmp_path, entry):
     path = pack(tmp_path / "z.zip", ("good.txt", "good"), entry)
+    (tmp_path / "in").mkdir()
     with pytest.raises(RVOSError, match="(leads out|is a link).*nothing was unpacked"): extract_zip(path, tmp_path / "in" / "data", 10**6)
-    assert [p.name for p in tmp_path.rglob("*")] == ["z.zip"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["in", "z.zip"]
 
 
 def test_links_on_the_way_cannot_be_made_in_two_steps(tmp_path):
     "A link first and a file through it: the link alone is refused."
     path = pack(tmp_path / "z.zip", ("d", "..", stat.S_IFLNK | 0o777), ("d/outside", "x"))
-    with pytest.raises(RVOSError, match="link"): extract_zip(path, tmp_path / "data", 10**6)
-    assert not (tmp_path / "outside").exists()
+    with pytest.raises(RVOSError, match="'d' is a link"): extract_zip(path, tmp_path / "data", 10**6)
+    assert not (tmp_path / "outside").exists() and not (tmp_path / "data").exists()
 
 
 def test_bounds(tmp_path):
