@@ -29,7 +29,7 @@ from rvos_nb.training import save_checkpoint
 
 SENTENCES = ["the dog", "the man on the left", "a black swan", "the red car", "the woman in white", "a goat on the rocks", "the leftmost thing", "what moves fastest"]
 SMALL_TEXT = dict(backbone_weights="none", text_encoder="demo-bert", text_weights="none")
-MODELS = {"demo (tiny backbone, FPN, 96x160)": Config(), "report (resnet50, x32, conv3d, 224x384)": Config.preset("report", **SMALL_TEXT),
+MODELS = {"best (mobilenet_v2, shared pyramid, 256x448)": Config.preset("best", **SMALL_TEXT), "demo (tiny backbone, FPN, 96x160)": Config(), "report (resnet50, x32, conv3d, 224x384)": Config.preset("report", **SMALL_TEXT),
           "mobilenet_v2, FPN, 224x384": Config.preset("report", backbone="mobilenet_v2", decoder="fpn", fuse_strides=(16, 32), hidden_dim=64, pooling="words", temporal="none", **SMALL_TEXT)}
 
 

@@ -49,6 +49,7 @@ class Config:
     every: int = 1  # use each n-th frame of a training video: neighbours are almost the same picture, and a feature cache grows with their number
     compose: int = 0  # clips composed from the training videos, each with the object of another one pasted in: they force the model to listen
     compose_share: float = 0.5  # share of such clips in training
+    stray: float = 0.0  # share of training clips with a single object that are asked with any other sentence: an unknown word is no reason to see nothing
     drop_words: float = 0.0  # share of the words that a training step does not see
     feature_cache: bool = False  # keep what a frozen backbone sees in the training frames, and in their mirror images, on disk: its cost is paid once
     max_videos: int = 0  # train on the first n videos only; 0: all. For quick tries and learning curves
@@ -66,7 +67,7 @@ class Config:
     hidden_dim: int = 32  # channels after fusion
     heads: int = 4  # attention heads
     dropout: float = 0.0  # in the attention
-    head_dropout: float = 0.0  # in the segmentation head
+    head_dropout: float = 0.0  # in the segmentation head; with decoder "shared": of the backbone's features
     gate: bool = True  # the mean word multiplies each pixel's features: a sentence that is only added is easily ignored
     positions: bool = True  # tell each pixel where it is: without it "left" cannot be learnt
     temporal: Literal["conv3d", "none"] = "none"  # how frames of a clip talk to each other
@@ -104,7 +105,7 @@ _CHECKS = {
     "image_size": (lambda v: len(v) == 2 and min(v) >= 32, "two numbers, height and width, each 32 or more"),
     "fuse_strides": (lambda v: len(v) > 0 and set(v) <= {4, 8, 16, 32}, "one or more of 4, 8, 16, 32"),
     "lr": _POSITIVE, "clip_norm": _POSITIVE, "hidden_dim": _POSITIVE, "heads": _POSITIVE,
-    "dropout": _SHARE, "head_dropout": _SHARE, "drop_words": _SHARE, "ema": _SHARE, "compose_share": (lambda v: 0 <= v <= 1, "from 0 to 1"), "dev_fraction": _SHARE, "warmup": _SHARE,
+    "dropout": _SHARE, "head_dropout": _SHARE, "drop_words": _SHARE, "stray": (lambda v: 0 <= v <= 1, "from 0 to 1"), "ema": _SHARE, "compose_share": (lambda v: 0 <= v <= 1, "from 0 to 1"), "dev_fraction": _SHARE, "warmup": _SHARE,
     **{f: _AT_LEAST_1 for f in ("clip_len", "max_stride", "batch_size", "epochs", "accumulate", "val_every", "val_window", "contrast", "every")},
     **{f: _NOT_NEGATIVE for f in ("epoch_size", "max_videos", "compose", "workers", "patience", "minutes", "save_minutes", "weight_decay", "seed", "bce_weight",
                                   "dice_weight", "focal_weight", "backbone_lr_scale", "text_lr_scale")},
@@ -137,6 +138,8 @@ def check_config(cfg: "Config") -> None:
         if test and not test(value): raise ConfigError(f"{field.name} = {value!r}: expected {words}")
     if cfg.hidden_dim % cfg.heads:
         raise ConfigError(f"hidden_dim = {cfg.hidden_dim}: expected a multiple of heads = {cfg.heads}")
+    if cfg.decoder == "shared" and 4 in cfg.fuse_strides:
+        raise ConfigError(f"fuse_strides = {cfg.fuse_strides}: expected no 4 with decoder = 'shared', whose map of stride 4 is the same for all sentences")
     if cfg.names and (cfg.decoder != "shared" or cfg.text_lr_scale or cfg.pooling != "words"):
         raise ConfigError("names = True: expected decoder = 'shared', pooling = 'words' and text_lr_scale = 0 with it, since names are compared with words that do not change")
     if cfg.feature_cache and cfg.backbone_lr_scale:
@@ -157,16 +160,16 @@ PRESETS = {
     ),
     "best": dict(
         image_size=(256, 448), clip_len=1, every=3, batch_size=8, contrast=2, epoch_size=800, augment=True, feature_cache=True,
-        compose=240, compose_share=0.5, drop_words=0.2,
+        compose=240, compose_share=0.5, stray=0.5, drop_words=0.2,
         backbone="mobilenet_v2", backbone_weights="default", text_encoder="sentence-transformers/all-MiniLM-L6-v2", text_weights="default",
-        backbone_lr_scale=0.0, text_lr_scale=0.0, pooling="words", fuse_strides=(16, 32), look_back=True, names=True, hidden_dim=64, heads=8, dropout=0.2, gate=True, positions=True,
-        temporal="none", decoder="shared", epochs=12, lr=1e-3, weight_decay=0.01, ema=0.98, val_every=12, minutes=0.0,
+        backbone_lr_scale=0.0, text_lr_scale=0.0, pooling="words", fuse_strides=(16, 32), look_back=True, names=True, hidden_dim=64, heads=8, dropout=0.2, head_dropout=0.1, gate=True, positions=True,
+        temporal="none", decoder="shared", epochs=6, lr=2e-3, weight_decay=0.01, val_every=6, minutes=0.0,
     ),
 }
 
 # %% ../nbs/00_core.ipynb #6d3238d7
 def _preset(cls, name: str, **changes) -> "Config":
-    "The preset `name` ('demo' or 'report') as a `Config`, with `changes` to single knobs; raises `ConfigError` for an unknown name."
+    "The preset `name` ('demo', 'report' or 'best') as a `Config`, with `changes` to single knobs; raises `ConfigError` for an unknown name."
     if name not in PRESETS: raise ConfigError(f"preset = {name!r}: expected one of {', '.join(map(repr, PRESETS))}")
     return cls(**{"name": name, **PRESETS[name], **changes})
 

@@ -541,10 +541,10 @@ def _compose_one(annotations: Annotations, couple: tuple[str, str, int], number:
 def _compose_split(annotations: Annotations, n: int, threads: int | None, progress: bool, **how) -> list[tuple]:
     "Compose `n` videos; the rows of their sentences."
     pairs, order, done = couples(annotations), [], []
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool, tqdm(total=n, desc=f"composing {annotations.split}", unit="clip", disable=not progress) as bar:
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool, tqdm(total=n, desc=f"composing {annotations.split}", unit="clip", disable=not progress) as bar:
         first = 0
         while len(done) < n:
-            if first > 10 * n + 3 * len(pairs): raise RVOSError(f"{annotations.root}, split {annotations.split!r}: {len(done)} of {n} clips composed in {first} attempts; its objects are too large, too small or too rarely there")
+            if first > 10 * (n + 10): raise RVOSError(f"{annotations.root}, split {annotations.split!r}: {len(done)} of {n} clips composed in {first} attempts; its objects are too large, too small or too rarely there")
             attempts = range(first, first := first + n - len(done))
             while len(order) < first: order += random.Random(f"{how['seed']} {len(order)}").sample(pairs, len(pairs))
             for rows in pool.map(lambda i: _compose_one(annotations, order[i], i, **how), attempts):
@@ -568,7 +568,8 @@ def _compose(root: Path, splits: list[tuple[Annotations, int]], frames: int, see
     for name, value, ok, expected in checks:
         if not ok: raise ConfigError(f"{name} = {value!r}: expected {expected}")
     size = tuple(size) if size else None
-    settings = dict(composer=1, frames=frames, every=every, size=list(size) if size else None, seed=seed, **{a.split: {"clips": n, "data": _identity(a)} for a, n in splits})
+    settings = dict(composer=1, frames=frames, every=every, size=list(size) if size else None, seed=seed)
+    for a, n in splits: settings |= {f"{a.split}_clips": n, f"{a.split}_data": _identity(a)}
     if already_made(root, settings, "composed"): return root
     tmp, rows = root.parent / f".{root.name}.{uuid4().hex[:8]}.tmp", []
     try:
@@ -579,6 +580,7 @@ def _compose(root: Path, splits: list[tuple[Annotations, int]], frames: int, see
         write_texts(tmp, rows)
         write_text(tmp / "composed.json", json.dumps(settings, indent=1))
         move_into_place(tmp, root, settings, "composed")
+    except OSError as e: raise RVOSError(f"{root}: cannot be written ({e})") from None
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return root
 
@@ -591,7 +593,7 @@ def compose_data(
     seed: int = 0,  # another seed, other clips
     size: tuple[int, int] | None = None,  # (height, width); None: the host's own
     every: int = 3,  # take each n-th frame
-    threads: int | None = None,  # None: as many as there are processors; changes nothing in the files
+    threads: int | None = None,  # None: one a processor, 8 at most; changes nothing in the files
     progress: bool = True,
 ) -> Path:
     "Write `n` composed videos of the split to `root` in DAVIS's layout, or reuse those of an earlier call; `RVOSError` where no videos go together or `root` is taken, `ConfigError` for a wrong setting."
@@ -685,6 +687,9 @@ class RVOSDataset(Dataset):
         for v, a in annotations.items():
             starts = [None] if train else range(0, len(a["frames"]), cfg.val_window)
             self.items += [(v, e, s) for s in starts for e in range(len(a["expressions"]))]
+        self.strays = [e["expression"] for a in annotations.values() for e in a["expressions"] if e["kind"] != "composed"]
+
+    def _alone(self, video: str) -> bool: return len({e["object_id"] for e in self.annotations[video]["expressions"]}) == 1
 
     def __len__(self) -> int: return len(self.items)
 
@@ -705,6 +710,7 @@ class RVOSDataset(Dataset):
                 seen = {"features": self.features.read(video, t, mirrored)}
                 if mirrored: ids, text = ids[:, :, ::-1], flip_words(text)
             elif self.cfg.augment: frames, ids, text = augment_clip(frames, ids, text, seed=rng.getrandbits(32), object_id=e["object_id"])
+            if self.cfg.stray and self._alone(video) and rng.random() < self.cfg.stray: text = rng.choice(self.strays)
         else:
             wanted = start + np.arange(self.cfg.val_window)
             t, real = np.minimum(wanted, n - 1), wanted < n

@@ -9,7 +9,7 @@ __all__ = ['MOST_KNOWN', 'trace_shapes', 'find_feature_nodes', 'load_state_dict'
            'TopDownDecoder', 'smooth', 'resize', 'SharedPyramid', 'SharedDecoder', 'RVOSModel', 'FeatureCache']
 
 # %% ../nbs/06_model.ipynb #b34246f7
-import hashlib, math, os, shutil
+import hashlib, math, mmap, os, shutil
 from pathlib import Path
 
 # %% ../nbs/06_model.ipynb #edbe9466
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import NodePathTracer, create_feature_extractor
 from tqdm.auto import tqdm
@@ -124,14 +125,16 @@ class TransformersBackbone(nn.Module):
         source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
         if weights not in ("default", "none"): raise RVOSError(f"backbone_weights = {weights!r}: expected 'default' or 'none' for the transformers backbone {name!r}")
         try:
-            config = AutoConfig.from_pretrained(source)
-            stages = [s for s in AutoBackbone.from_config(config).stage_names if s != "stem"]
+            stages = [s for s in AutoBackbone.from_config(AutoConfig.from_pretrained(source)).stage_names if s != "stem"]
             picks = stages if len(stages) <= 4 else [stages[round((i + 1) * len(stages) / 4) - 1] for i in range(4)]
-            how = {"out_features": picks}
-            self.model = AutoBackbone.from_config(AutoConfig.from_pretrained(source, **how)) if weights == "none" else AutoBackbone.from_pretrained(source, **how)
-        except (OSError, ValueError, KeyError, AttributeError) as e:
-            raise RVOSError(f"backbone {name!r} could not be loaded ({str(e).splitlines()[0][:120]}); expected a hub name or a local folder with config.json and weights that "
+            self.model, untrained = AutoBackbone.from_config(AutoConfig.from_pretrained(source, out_features=picks)), []
+            if weights == "default":  # through the class itself: AutoBackbone would ask the hub first, even about a folder
+                self.model, found = type(self.model).from_pretrained(source, out_features=picks, output_loading_info=True)
+                untrained = [k for k in found["missing_keys"] if self.model.get_parameter_or_buffer(k).dim() > 1]  # a norm may be missing: it starts as 1 and 0
+        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, ImportError, SafetensorError) as e:
+            raise RVOSError(f"backbone {name!r} could not be loaded ({str(e).strip()[:120].splitlines()[0]}); expected a hub name or a local folder with config.json and weights that "
                             "transformers' AutoBackbone takes, 'tiny', or a torchvision classification model") from None
+        if untrained: raise RVOSError(f"backbone {name!r}: its file of weights has no {untrained[0]}; expected weights of its config.json, or --backbone-weights none to start untrained")
         self.stages = dict(zip((4, 8, 16, 32)[-len(picks):], range(len(picks))))
         self.channels = {s: self.model.channels[i] for s, i in self.stages.items()}
         self.strides = strides
@@ -163,6 +166,7 @@ class VisualBackbone(nn.Module):
         if name == "tiny" or is_torchvision(name) or not ("/" in name or Path(name).expanduser().is_dir()): wide = self._from_classifier(name, weights, strides, classify)
         else: wide = self._from_transformers(name, weights, strides, classify)
         self.features.requires_grad_(not frozen)
+        if frozen: self.features.eval()
         self.channels = {s: wide[s] // (2 if refine else 1) for s in strides}
         self.feature_refine = nn.ModuleDict({str(s): nn.Conv2d(wide[s], self.channels[s], 1) for s in strides} if refine else {})
 
@@ -190,17 +194,20 @@ class VisualBackbone(nn.Module):
         if self.frozen: self.features.eval()
         return self
 
-    def forward(self, frames: Tensor) -> dict[int, Tensor]:
+    def forward(self, frames: Tensor) -> dict[int, Tensor]: return self.refine(self.see(frames))
+
+    def see(self, frames: Tensor) -> dict[int, Tensor]:
+        "The classification model's own maps, before the refinement."
         B, T = frames.shape[:2]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B*T, 3, H, W); faster on the CPU (benchmarks/choices.csv)
             maps = self.features(x)  # {stride: (B*T, C, h, w)}
-        out = {}
-        for s, x in maps.items():
-            if self.channels_last[int(s)]: x = x.movedim(-1, 1)
-            if s in self.feature_refine: x = self.feature_refine[s](x)  # (B*T, C, h, w) -> (B*T, C/2, h, w)
-            out[int(s)] = x.unflatten(0, (B, T))
-        return out
+        return {int(s): (x.movedim(-1, 1) if self.channels_last[int(s)] else x).unflatten(0, (B, T)) for s, x in maps.items()}
+
+    def refine(self, maps: dict[int, Tensor]) -> dict[int, Tensor]:
+        "{stride: [B,T,C,h,w]} -> {stride: [B,T,C/2,h,w]}, or the same where nothing is refined."
+        if not self.feature_refine: return maps
+        return {s: self.feature_refine[str(s)](x.flatten(0, 1)).unflatten(0, x.shape[:2]) for s, x in maps.items()}
 
 # %% ../nbs/06_model.ipynb #16471a60
 MOST_KNOWN = 10_000  # sentences that a frozen encoder remembers
@@ -228,7 +235,9 @@ class TextEncoder(nn.Module):
         self.dim, self.pooling, self.frozen = config.hidden_size, pooling, frozen
         self.projection = nn.Sequential(nn.Linear(self.dim, self.dim), nn.LayerNorm(self.dim), nn.GELU()) if project else nn.Identity()
         self.encoder.requires_grad_(not frozen)
+        if frozen: self.encoder.eval()  # or the first answers would be remembered with dropout in them
         self.known = {}  # a frozen encoder's answers: token ids -> [L,D]
+        self.register_load_state_dict_post_hook(lambda self, _: self.known.clear())  # other weights, other answers
 
     def train(self, mode: bool = True):
         super().train(mode)
@@ -322,7 +331,7 @@ class Names(nn.Module):
     def compare(self, described: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         agree = torch.einsum("ntdhw,nd->nthw", described.expand(len(text), -1, -1, -1, -1), mean_vector(text, text_mask))
         over, best = agree.flatten(2), agree.amax((2, 3), keepdim=True)
-        stands_out = (agree - over.mean(-1)[..., None, None]) / (over.std(-1)[..., None, None] + 1e-3)
+        stands_out = (agree - over.mean(-1)[..., None, None]) / (over.std(-1, correction=0)[..., None, None] + 1e-3)
         return torch.stack([stands_out, 5 * agree, 5 * (agree - best)], 2)
 
 def mean_vector(text: Tensor, text_mask: Tensor) -> Tensor:
@@ -385,9 +394,9 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor: return x if x.shape[-2:]
 
 class SharedPyramid(nn.Module):
     "{stride: features [N,C,h,w]} of frames of `size` -> {stride: maps [N,D,ceil(H/stride),ceil(W/stride)]}; D is `hidden_dim`, at the finest stride half of it."
-    def __init__(self, channels: dict[int, int], hidden_dim: int):
+    def __init__(self, channels: dict[int, int], hidden_dim: int, dropout: float = 0.0):
         super().__init__()
-        self.strides = sorted(channels, reverse=True)
+        self.strides, self.dropout = sorted(channels, reverse=True), nn.Dropout2d(dropout)  # of whole features: no single one is to be relied on
         width = {s: hidden_dim // 2 if s == self.strides[-1] else hidden_dim for s in self.strides}
         self.lateral = nn.ModuleDict({str(s): nn.Sequential(nn.Conv2d(channels[s], width[s], 1, bias=False), nn.BatchNorm2d(width[s])) for s in self.strides})
         self.smooth = nn.ModuleDict({str(s): smooth(width[s]) for s in self.strides[1:]})
@@ -397,7 +406,7 @@ class SharedPyramid(nn.Module):
         maps = {}
         for s in self.strides:
             cells = tuple(-(-n // s) for n in size)
-            x = resize(self.lateral[str(s)](features[s]), cells)  # a vision transformer's maps are all of one size
+            x = resize(self.lateral[str(s)](self.dropout(features[s])), cells)  # a vision transformer's maps are all of one size
             if maps: x = self.smooth[str(s)](x + resize(self.narrow(above) if s == self.strides[-1] else above, cells))
             maps[s] = above = x
         return maps
@@ -434,7 +443,7 @@ class RVOSModel(nn.Module):
                                                               Names.CHANNELS if cfg.names else 0) for s in self.fuse_strides})
         self.temporal = TemporalModule(D) if cfg.temporal == "conv3d" else nn.Identity()
         if shared:
-            self.pyramid, self.decoder = SharedPyramid(self.backbone.channels, D), SharedDecoder(D, self.strides, min(self.fuse_strides))
+            self.pyramid, self.decoder = SharedPyramid(self.backbone.channels, D, cfg.head_dropout), SharedDecoder(D, self.strides, min(self.fuse_strides))
             self.join = nn.ModuleDict({str(s): smooth(D) for s in self.fuse_strides[:-1]})
             return
         self.lateral = nn.ModuleDict({str(s): nn.Sequential(nn.Conv2d(self.backbone.channels[s], D, 1, bias=False), nn.BatchNorm2d(D))
@@ -454,36 +463,43 @@ class RVOSModel(nn.Module):
 
     def look(self, frames: Tensor) -> dict[int | str, Tensor]:
         "All that the backbone sees in frames [B,T,3,H,W]: {stride: [B,T,C,h,w]}, and under 'names' what it calls them."
-        seen = self.backbone(frames)
+        seen = self.backbone.see(frames)
         return seen | {"names": self.names.describe(seen[32])} if self.names is not None else seen
+
+    def fusion_inputs(self, features: dict[int | str, Tensor], text: Tensor, text_mask: Tensor, size: tuple[int, int]) -> tuple[dict[int, Tensor], Tensor | None]:
+        "What is fused with the text: maps {stride: [B,T,C,h,w]}, and the hints of `Names` [N,T,3,h,w] where there are any; `size` is the frames'."
+        features = {s: x.to(text.dtype) for s, x in features.items()}  # a cache on disk is float16
+        if self.cfg.decoder != "shared": return self.backbone.refine(features), None
+        T = features[self.strides[0]].shape[1]
+        maps = self.pyramid({s: features[s].flatten(0, 1) for s in self.strides}, size)
+        hints = self.names.compare(features["names"], text, text_mask) if self.names is not None else None
+        return {s: x.unflatten(0, (-1, T)) for s, x in maps.items()}, hints
 
     def segment(self, features: dict[int | str, Tensor], text: Tensor, text_mask: Tensor, size: tuple[int, int]) -> Tensor:
         "Logits [N,T,1,H,W] of `size` (H, W), from what `look` saw and the encoder's text."
-        features = {s: x.to(text.dtype) for s, x in features.items()}  # a cache on disk is float16
-        N, (B, T) = len(text), features[self.strides[0]].shape[:2]
-        if self.cfg.decoder == "shared": logits = self._segment_shared(features, text, text_mask, size)
-        else:
-            maps = {s: self.fusion[str(s)](features[s], text, text_mask) for s in self.fuse_strides}  # (N, T, hidden, h, w)
-            top = max(self.fuse_strides)
-            maps[top] = self.temporal(maps[top])
-            if self.decoder is not None:
-                for s in self.strides:
-                    if s not in maps: maps[s] = self.lateral[str(s)](features[s].flatten(0, 1)).unflatten(0, (B, T)).expand(N, -1, -1, -1, -1)
-                x = self.decoder({s: m.flatten(0, 1) for s, m in maps.items()}).unflatten(0, (N, T))
-            else: x = maps[top]
-            logits = self.head(x).flatten(0, 1)  # (N*T, 1, h, w)
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False).unflatten(0, (N, T))
+        N, T = len(text), features[self.strides[0]].shape[1]
+        maps, hints = self.fusion_inputs(features, text, text_mask, size)
+        fused = {s: self.fusion[str(s)](maps[s], text, text_mask, hints=hints) for s in self.fuse_strides}  # (N, T, hidden, h, w)
+        answer = {"x32": self._at_32, "fpn": self._top_down, "shared": self._with_shared_maps}[self.cfg.decoder]
+        return F.interpolate(answer(fused, maps), size=size, mode="bilinear", align_corners=False).unflatten(0, (N, T))
 
-    def _segment_shared(self, features: dict, text: Tensor, text_mask: Tensor, size: tuple[int, int]) -> Tensor:  # logits (N*T, 1, h, w)
-        T = features[self.strides[0]].shape[1]
-        maps = self.pyramid({s: features[s].flatten(0, 1) for s in self.strides}, size)  # {stride: (B*T, hidden, h, w)}
-        hints = self.names.compare(features["names"], text, text_mask) if self.names is not None else None
-        x = None
+    # Fused maps {stride: (N, T, hidden, h, w)} and the maps that they were fused from -> logits (N*T, 1, h, w)
+    def _at_32(self, fused: dict, maps: dict) -> Tensor: return self.head(self.temporal(fused[32])).flatten(0, 1)
+
+    def _top_down(self, fused: dict, maps: dict) -> Tensor:
+        top = max(self.fuse_strides)
+        N, T = fused[top].shape[:2]
+        beside = {s: self.lateral[str(s)](maps[s].flatten(0, 1)).unflatten(0, maps[s].shape[:2]).expand(N, -1, -1, -1, -1) for s in self.strides if s not in fused}
+        x = self.decoder({s: m.flatten(0, 1) for s, m in (fused | {top: self.temporal(fused[top])} | beside).items()})
+        return self.head(x.unflatten(0, (N, T))).flatten(0, 1)
+
+    def _with_shared_maps(self, fused: dict, maps: dict) -> Tensor:
+        x, T = None, fused[self.fuse_strides[0]].shape[1]
         for s in reversed(self.fuse_strides):
-            fused = self.fusion[str(s)](maps[s].unflatten(0, (-1, T)), text, text_mask, hints=hints).flatten(0, 1)  # (N*T, hidden, h, w)
-            x = fused if x is None else self.join[str(s)](fused + resize(x, fused.shape[-2:]))
+            y = fused[s].flatten(0, 1)
+            x = y if x is None else self.join[str(s)](y + resize(x, y.shape[-2:]))
         x = self.temporal(x.unflatten(0, (-1, T))).flatten(0, 1)
-        return self.decoder(x, maps)
+        return self.decoder(x, {s: m.flatten(0, 1) for s, m in maps.items()})
 
 # %% ../nbs/06_model.ipynb #eac63111
 class FeatureCache:
@@ -496,6 +512,8 @@ class FeatureCache:
         with lock(self.folder):
             if not self.folder.exists(): self._build(frames, model, device)
         self.maps = {int(f.stem) if f.stem.isdecimal() else f.stem: np.load(f, mmap_mode="r") for f in sorted(self.folder.glob("*.npy"))}  # [2,N,C,h,w]: as they are, mirrored
+        for m in self.maps.values():  # fetch it all from the disk in one go: by and by, in random order, a slow disk takes ten times as long
+            if hasattr(mmap, "MADV_WILLNEED"): m._mmap.madvise(mmap.MADV_WILLNEED)
 
     @staticmethod
     @torch.inference_mode()

@@ -378,7 +378,6 @@ class Trainer:
         self.selector = "dev" if "dev" in self.splits else "val"  # whose IoU chooses best_model.pth
         self.select_loader = make_loader(self.splits["dev"], cfg, False, self.device) if self.selector == "dev" else self.val_loader
         self.model, self.loss_fn = RVOSModel(cfg), RVOSLoss(cfg.bce_weight, cfg.dice_weight, cfg.focal_weight)
-        if cfg.feature_cache: self.train_loader.dataset.features = FeatureCache(self.train_loader.dataset.cache, self.model.to(self.device), self.device)
         self.optimizer = make_optimizer(self.model, cfg)
         self.scheduler = make_scheduler(self.optimizer, cfg, cfg.epochs * -(-len(self.train_loader) // (self.processes * cfg.accumulate)))
         self.model, self.optimizer, self.train_loader.loader = self.accelerator.prepare(self.model, self.optimizer, self.train_loader.loader)
@@ -452,6 +451,7 @@ def start_from(trainer: Trainer, run: str) -> None:
     path = find_checkpoint(run)
     try: trainer.bare_model.load_state_dict(load_or_previous(path)["model"])
     except RuntimeError as e: raise RVOSError(f"--init {path}: those weights do not fit this config: {str(e).splitlines()[1].strip()[:160]}") from None
+    if trainer.average: trainer.average = MovingAverage(trainer.bare_model, trainer.cfg.ema)  # which begins there, too
 
 # %% ../nbs/08_training.ipynb #db2eec24
 SAME_RESULT = {"out", "resume", "minutes", "save_minutes", "skip_bad", "device", "workers"}  # knobs that say where and how long, not what
@@ -555,6 +555,7 @@ def begin_run(trainer: Trainer) -> None:
     cfg, folder = trainer.cfg, trainer.run.folder
     if cfg.resume: go_on(trainer)
     elif cfg.init: start_from(trainer, cfg.init)
+    if cfg.feature_cache: trainer.train_loader.dataset.features = FeatureCache(trainer.train_loader.dataset.cache, trainer.bare_model, trainer.device)  # of the weights just taken over
     trainer.say(f"run: {trainer.run.out}, {trainer.run.precision} on {describe_machine(trainer.device)}" + (f", {trainer.processes} processes" if trainer.processes > 1 else ""))
     for annotations in trainer.splits.values(): trainer.say(annotations.describe())
     if trainer.main:

@@ -124,7 +124,8 @@ def word_attention(segmenter: Segmenter, image: np.ndarray, sentence: str) -> tu
     text, mask = segmenter.encode(sentences := check_sentences(sentence, segmenter.tokenizer))
     (_, maps), = segmenter.look(open_video(image).read())
     stride = min(segmenter.model.fuse_strides)
-    weights = segmenter.model.fusion[str(stride)](maps[stride], text, mask, need_weights=True)[1][0, 0]  # (h, w, L)
+    maps, hints = segmenter.model.fusion_inputs(maps, text, mask, cfg.image_size)
+    weights = segmenter.model.fusion[str(stride)](maps[stride], text, mask, need_weights=True, hints=hints)[1][0, 0]  # (h, w, L)
     words, shares = [], []
     for token, share in zip(segmenter.tokenizer.tokenize(sentences[0]), weights.movedim(-1, 0)[1:-1].cpu().numpy()):  # without [CLS] and [SEP]
         if token.startswith("##"): words[-1], shares[-1] = words[-1] + token[2:], shares[-1] + share
