@@ -50,6 +50,7 @@ class Config:
     compose: int = 0  # clips composed from the training videos, each with the object of another one pasted in: they force the model to listen
     compose_share: float = 0.5  # share of such clips in training
     stray: float = 0.0  # share of training clips with a single object that are asked with any other sentence: an unknown word is no reason to see nothing
+    skip_words: float = 0.0  # share of training sentences whose words a fusion does not attend to at all: with `names`, these alone must do, and they know more nouns than the training sentences
     drop_words: float = 0.0  # share of the words that a training step does not see
     feature_cache: bool = False  # keep what a frozen backbone sees in the training frames, and in their mirror images, on disk: its cost is paid once
     max_videos: int = 0  # train on the first n videos only; 0: all. For quick tries and learning curves
@@ -105,7 +106,7 @@ _CHECKS = {
     "image_size": (lambda v: len(v) == 2 and min(v) >= 32, "two numbers, height and width, each 32 or more"),
     "fuse_strides": (lambda v: len(v) > 0 and set(v) <= {4, 8, 16, 32}, "one or more of 4, 8, 16, 32"),
     "lr": _POSITIVE, "clip_norm": _POSITIVE, "hidden_dim": _POSITIVE, "heads": _POSITIVE,
-    "dropout": _SHARE, "head_dropout": _SHARE, "drop_words": _SHARE, "stray": (lambda v: 0 <= v <= 1, "from 0 to 1"), "ema": _SHARE, "compose_share": (lambda v: 0 <= v <= 1, "from 0 to 1"), "dev_fraction": _SHARE, "warmup": _SHARE,
+    "dropout": _SHARE, "head_dropout": _SHARE, "drop_words": _SHARE, "skip_words": _SHARE, "stray": (lambda v: 0 <= v <= 1, "from 0 to 1"), "ema": _SHARE, "compose_share": (lambda v: 0 <= v <= 1, "from 0 to 1"), "dev_fraction": _SHARE, "warmup": _SHARE,
     **{f: _AT_LEAST_1 for f in ("clip_len", "max_stride", "batch_size", "epochs", "accumulate", "val_every", "val_window", "contrast", "every")},
     **{f: _NOT_NEGATIVE for f in ("epoch_size", "max_videos", "compose", "workers", "patience", "minutes", "save_minutes", "weight_decay", "seed", "bce_weight",
                                   "dice_weight", "focal_weight", "backbone_lr_scale", "text_lr_scale")},
@@ -160,10 +161,10 @@ PRESETS = {
     ),
     "best": dict(
         image_size=(256, 448), clip_len=1, every=3, batch_size=8, contrast=2, epoch_size=800, augment=True, feature_cache=True,
-        compose=240, compose_share=0.5, stray=0.5, drop_words=0.2,
+        compose=240, compose_share=0.6, stray=0.3, drop_words=0.2, skip_words=0.6,
         backbone="mobilenet_v2", backbone_weights="default", text_encoder="sentence-transformers/all-MiniLM-L6-v2", text_weights="default",
         backbone_lr_scale=0.0, text_lr_scale=0.0, pooling="words", fuse_strides=(16, 32), look_back=True, names=True, hidden_dim=64, heads=8, dropout=0.2, head_dropout=0.1, gate=True, positions=True,
-        temporal="none", decoder="shared", epochs=6, lr=2e-3, weight_decay=0.01, val_every=6, minutes=0.0,
+        temporal="none", decoder="shared", epochs=10, lr=2e-3, weight_decay=0.01, val_every=10, minutes=0.0,
     ),
 }
 

@@ -277,8 +277,10 @@ class CrossModalFusion(nn.Module):
         gate: bool = False,  # the mean word multiplies the cell, too
         look_back: bool = False,  # words attend to the frame first
         hints: int = 0,  # channels of further maps that are added, such as those of `Names`
+        skip: float = 0.0,  # share of training sentences whose words are left out altogether, so that the hints alone must do
     ):
         super().__init__()
+        self.skip = skip
         self.visual_projection = nn.Sequential(nn.Conv2d(visual_dim, hidden_dim, 1), nn.BatchNorm2d(hidden_dim), nn.GELU())
         self.text_projection = nn.Sequential(nn.Linear(text_dim, hidden_dim), nn.LayerNorm(hidden_dim), nn.GELU())
         self.position_projection = nn.Linear(16, hidden_dim) if positions else None
@@ -306,10 +308,12 @@ class CrossModalFusion(nn.Module):
             t = t + self.look_back(self.word_norm(t), q, q, need_weights=False)[0]
         ignore = None if text_mask is None else text_mask == 0
         answer, weights = self.attention(q, t, t, key_padding_mask=ignore, need_weights=need_weights)
+        seen = 1.0
+        if self.training and self.skip: seen = (torch.rand(N, device=q.device) >= self.skip).to(q).repeat_interleave(len(q) // N)[:, None, None]
         if self.gate is not None:
             keep = torch.ones_like(t[..., :1]) if text_mask is None else text_mask.unsqueeze(-1).to(t)
-            q = q * (1 + self.gate((t * keep).sum(1, keepdim=True) / keep.sum(1, keepdim=True)))
-        fused = self.norm(q + answer).reshape(N, T, h, w, -1).movedim(-1, 2)  # (N, T, hidden, h, w)
+            q = q * (1 + seen * self.gate((t * keep).sum(1, keepdim=True) / keep.sum(1, keepdim=True)))
+        fused = self.norm(q + seen * answer).reshape(N, T, h, w, -1).movedim(-1, 2)  # (N, T, hidden, h, w)
         if self.hint is not None: fused = fused + self.hint(F.interpolate(hints.flatten(0, 1), size=(h, w), mode="bilinear", align_corners=False)).unflatten(0, (N, T))
         return (fused, weights.reshape(N, T, h, w, -1)) if need_weights else fused
 
@@ -440,7 +444,7 @@ class RVOSModel(nn.Module):
         known = cfg.names and cfg.text_weights != "none"  # an untrained encoder's vectors say nothing; a checkpoint brings its own
         self.names = Names(self.backbone.classifier, name_vectors(self.text, cfg.text_encoder) if known else torch.zeros(1000, self.text.dim)) if cfg.names else None
         self.fusion = nn.ModuleDict({str(s): CrossModalFusion(D if shared else self.backbone.channels[s], self.text.dim, D, cfg.heads, cfg.dropout, cfg.positions, cfg.gate, cfg.look_back,
-                                                              Names.CHANNELS if cfg.names else 0) for s in self.fuse_strides})
+                                                              Names.CHANNELS if cfg.names else 0, cfg.skip_words) for s in self.fuse_strides})
         self.temporal = TemporalModule(D) if cfg.temporal == "conv3d" else nn.Identity()
         if shared:
             self.pyramid, self.decoder = SharedPyramid(self.backbone.channels, D, cfg.head_dropout), SharedDecoder(D, self.strides, min(self.fuse_strides))
