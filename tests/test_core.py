@@ -18,7 +18,8 @@ def test_every_knob_refuses_nonsense(field):
 
 
 @pytest.mark.parametrize("slip", [dict(clip_len=0), dict(dropout=1.0), dict(image_size=(16, 16)), dict(lr=0.0), dict(lr=float("nan")), dict(epochs=1.5), dict(augment=1),
-                                  dict(fuse_strides=(5,)), dict(fuse_strides=()), dict(hidden_dim=30, heads=4), dict(bce_weight=0, dice_weight=0, focal_weight=0), dict(seed=-1)])
+                                  dict(fuse_strides=(5,)), dict(fuse_strides=()), dict(hidden_dim=30, heads=4), dict(drop_words=1.0), dict(compose_share=1.1), dict(stray=1.1), dict(ema=1.0), dict(every=0), dict(compose=-1),
+                                  dict(bce_weight=0, dice_weight=0, focal_weight=0), dict(seed=-1)])
 def test_values_out_of_range(slip):
     with pytest.raises(ConfigError, match="expected"): Config(**slip)
 
@@ -28,7 +29,7 @@ def test_presets_are_configs():
     assert (report.backbone, report.pooling, report.decoder, report.lr, report.accumulate, report.epochs, report.seed) == ("resnet50", "cls", "x32", 5e-4, 4, 30, 3)
     assert (report.bce_weight, report.dice_weight, report.focal_weight, report.clip_norm, report.weight_decay) == (0.3, 0.6, 0.1, 1.0, 1e-4)
     assert Config.preset("demo") == Config()
-    with pytest.raises(ConfigError, match="best"): Config.preset("best")
+    with pytest.raises(ConfigError, match="'better': expected one of 'demo', 'report', 'best'"): Config.preset("better")
 
 
 def test_config_survives_json():
