@@ -76,7 +76,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(zips):
     s = Server(("127.0.0.1", 0), Handler)
     s.files, s.faults, s.asked, s.ranges = dict(zips), [], [], True
-    threading.Thread(target=s.serve_forever, daemon=True).start()
+    threading.Thread(target=s.serve_forever, args=(0.01,), daemon=True).start()  # it looks that often whether it is to end
     yield s
     s.shutdown()
     s.server_close()
