@@ -29,6 +29,8 @@ def test_a_preset_becomes_the_defaults(capsys):
     with pytest.raises(SystemExit): main(["train", "--preset", "report", "--help"])
     assert "(default: resnet50)" in capsys.readouterr().out
     assert preset_in(["train", "--preset=report"]) == preset_in(["--preset", "demo", "--preset", "report"]) == "report" and preset_in(["--preset"]) == "demo"
+    assert preset_in(["train"]) == "demo" and preset_in(["train", "--data", "X"]) == preset_in(["train", "--data=X"]) == "best"  # real data has a preset of its own
+    assert preset_in(["train", "--data", "X", "--preset", "demo"]) == "demo"
 
 
 @pytest.mark.parametrize("args, words", [("train --lr fast", "--lr"), ("train --decoder unet", "x32"), ("train --clip-len 0", "clip_len = 0: expected 1 or more"),
@@ -64,7 +66,7 @@ def test_data_demo_and_check(tmp_path):
 def test_train_from_the_command_line(tmp_path):
     root = tmp_path / "shapes"
     assert rvos("data", "demo", str(root), "--train", "3", "--val", "2").returncode == 0
-    args = f"train --data {root} --out {tmp_path / 'run'} --image-size 48 80 --epochs 1 --epoch-size 4 --batch-size 2 --hidden-dim 16 --device cpu".split()
+    args = f"train --preset demo --data {root} --out {tmp_path / 'run'} --image-size 48 80 --epochs 1 --epoch-size 4 --batch-size 2 --hidden-dim 16 --device cpu".split()
     r = rvos(*args)
     assert r.returncode == 0 and "best val IoU" in r.stdout and (tmp_path / "run" / "samples.jpg").exists(), r.stderr
     r = rvos(*args)
