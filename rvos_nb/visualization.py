@@ -215,8 +215,8 @@ class PickerScreen(widgets.VBox):
         self.status = widgets.HTML(layout=wide(width))
         self.play = widgets.Play(interval=120)
         self.frame = widgets.IntSlider(description="frame", readout=False, layout=wide(width - 170))
-        self.view = widgets.ToggleButtons(options=VIEWS, style={"button_width": "84px"})
-        self.opacity = widgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity", layout=wide(width - 380))
+        self.view = widgets.ToggleButtons(options=VIEWS, style={"button_width": "100px"})
+        self.opacity = widgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity", readout=False, layout=wide(width - 430))
         self.children = [widgets.HBox([self.video, self.expression]), widgets.HBox([self.sentence, self.button]), self.image, self.timeline, self.progress, self.status,
                          widgets.HBox([self.play, self.frame]), widgets.HBox([self.view, self.opacity])]
         self.add_class("rvos-picker")

@@ -335,7 +335,7 @@ def test_in_a_browser(page, tmp_path):
     # the picture to keep
     page.locator(".rvos-view button", has_text="both").click()
     page.locator(".rvos-opacity .noUi-handle, .rvos-opacity .ui-slider-handle").focus()
-    for _ in range(10): page.keyboard.press("ArrowLeft")
+    for _ in range(14): page.keyboard.press("ArrowLeft")  # the object's own colour shows through
     page.wait_for_timeout(500)
     picture = tmp_path / "picker.jpg"
     page.locator(".rvos-picker").screenshot(path=picture, type="jpeg", quality=85)
