@@ -11,7 +11,7 @@ import pytest
 from rvos_nb.augment import _visible, clash, compose_clip, names_place
 from rvos_nb.cli import main
 from rvos_nb.core import ConfigError, RVOSError
-from rvos_nb.data import ANNOTATORS, check_data, compose_data, compose_splits, couples, load_annotations, read_frame, read_mask
+from rvos_nb.data import ANNOTATORS, Annotations, check_data, compose_data, compose_splits, couples, load_annotations, read_frame, read_mask
 from rvos_nb.demo import make_demo_data, write_clip, write_texts
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
@@ -230,6 +230,13 @@ def parts(video): return video.rsplit("-", 1)[0].split("+")
 def test_only_couples_that_go_together(source):
     assert {c[:2] for c in couples(load_annotations(source, "train"))} == {(a, b) for a in ("bear", "bus", "girl") for b in ("bear", "bus", "girl") if a != b}
     assert {c[:2] for c in couples(load_annotations(source, "val"))} == {("dog", "cow"), ("cow", "dog"), ("cow", "pup"), ("pup", "cow")}
+
+
+def test_nobody_is_its_own_guest():
+    "Not even an object that no two sentences call by the same word."
+    said = {"kid": ["a child", "somebody small", "that kid", "her"], "dog": ["a dog"] * 4}
+    videos = {v: {"expressions": [{"object_id": 1, "annotator": a, "expression": s} for a, s in zip(ANNOTATORS, ss)]} for v, ss in said.items()}
+    assert couples(Annotations(videos, Path("x"), "train")) == [("dog", "kid", 1), ("kid", "dog", 1)]
 
 
 def test_it_loads_and_nothing_is_wrong_with_it(out):
