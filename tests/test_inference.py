@@ -216,8 +216,8 @@ def test_as_validation_sees_it(tmp_path, frame_by_frame):
 
 
 def test_sentences_share_the_look_and_do_not_disturb_each_other(with_conv3d, monkeypatch):
-    looked, backbone = [], with_conv3d.model.backbone.forward
-    monkeypatch.setattr(with_conv3d.model.backbone, "forward", lambda x: looked.append(x.shape[1]) or backbone(x))
+    looked, look = [], with_conv3d.model.look
+    monkeypatch.setattr(with_conv3d.model, "look", lambda x: looked.append(x.shape[1]) or look(x))
     many = SENTENCES + [f"number {i}" for i in range(4)]  # more than are answered at once
     together = with_conv3d.segment(moving(), many).logits
     assert sum(looked) == 20, "each frame is looked at once"
