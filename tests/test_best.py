@@ -388,7 +388,7 @@ def assert_alike(half: torch.Tensor, x: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("names", [False, True])
 def test_the_cache_holds_what_look_sees(frames, capsys, names):
-    model = built(shared(image_size=(48, 80), **NAMED if names else {})).train()
+    model = built(shared(image_size=(48, 80), **NAMED if names else dict(backbone_lr_scale=1.0))).train()  # one that could learn from what it sees
     before = {k: x.clone() for k, x in model.state_dict().items()}
     cache = FeatureCache(frames, model)
     size = sum(f.stat().st_size for f in cache.folder.glob("*.npy"))
