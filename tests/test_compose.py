@@ -391,6 +391,11 @@ def test_a_broken_frame_is_named_and_nothing_is_left(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["broken"]
 
 
+def test_a_folder_that_cannot_be_made_is_named(source, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RVOSError, match="file.out: cannot be written"): compose_data(load_annotations(source, "train"), tmp_path / "file" / "out", 2, progress=False)
+
+
 def test_a_video_in_both_splits_is_refused(source, tmp_path):
     root = write_data(tmp_path / "both")
     with open(root / "DAVIS/ImageSets/2017/val.txt", "a") as f: f.write("bear\n")
