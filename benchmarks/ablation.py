@@ -64,8 +64,8 @@ def fitted(cfg: Config, minutes: float) -> tuple[Config, float]:
     made, steps = time.monotonic() - start, []
     for batch in trainer.train_loader:
         start = time.monotonic()
-        logits = trainer.model.train()(batch.get("features") or batch["frames"], batch["text_ids"], batch["text_mask"])
-        trainer.accelerator.backward(trainer.loss_fn(logits, batch["masks"], batch["valid"])[0])
+        logits = trainer.model.train()(batch.get("features") or batch["frames"], batch["text_ids"], batch["text_mask"], batch["clip"])
+        trainer.accelerator.backward(trainer.loss_fn(logits, batch["masks"], batch["valid"], batch["clip"])[0])
         trainer.optimizer.step(); trainer.optimizer.zero_grad()
         steps.append(time.monotonic() - start)
         if len(steps) == 12: break

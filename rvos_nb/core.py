@@ -41,6 +41,7 @@ class Config:
     image_size: tuple[int, int] = (96, 160)  # (height, width) in pixels that the model sees; 3:5 like the demo clips
     clip_len: int = 1  # frames a training clip has; more shows motion and costs in proportion. 1: the demo's model looks at frames one by one
     val_window: int = 8  # frames that validation looks at together; windows follow one another until the video ends
+    still: float = 0.0  # share of the epochs, at the start, in which a clip is one frame: what things are and where is learnt there, many times cheaper than how they move
     max_stride: int = 2  # a training clip takes every 1st..n-th frame, drawn at random: slow and fast motion alike
     augment: bool = False  # random flips, crops and colours in training, true to the sentence (04_augment); the demo is too short to need it
     batch_size: int = 8  # clips a forward pass holds
@@ -71,11 +72,12 @@ class Config:
     head_dropout: float = 0.0  # in the segmentation head; with decoder "shared": of the backbone's features
     gate: bool = True  # the mean word multiplies each pixel's features: a sentence that is only added is easily ignored
     positions: bool = True  # tell each pixel where it is: without it "left" cannot be learnt
-    temporal: Literal["conv3d", "none"] = "none"  # how frames of a clip talk to each other
+    temporal: Literal["conv3d", "motion", "none"] = "none"  # how frames of a clip talk to each other: after the sentence came in, as in the report; before, once for all sentences; or not
     decoder: Literal["x32", "fpn", "shared"] = "fpn"  # "x32": bilinear from stride 32; "fpn": top-down to stride 4, for each sentence; "shared": the fine maps once for all sentences
     bce_weight: float = 0.3  # loss: every pixel counts the same (the three weights are the report's)
     dice_weight: float = 0.6  # overlap: small objects count as much as large ones
     focal_weight: float = 0.1  # hard pixels count more
+    choice_weight: float = 0.0  # with `contrast`: each sentence must choose its object among those of the clip, each object its sentence
     # --- optimisation
     epochs: int = 5  # passes over `epoch_size` clips
     lr: float = 2e-3  # peak learning rate
@@ -106,10 +108,10 @@ _CHECKS = {
     "image_size": (lambda v: len(v) == 2 and min(v) >= 32, "two numbers, height and width, each 32 or more"),
     "fuse_strides": (lambda v: len(v) > 0 and set(v) <= {4, 8, 16, 32}, "one or more of 4, 8, 16, 32"),
     "lr": _POSITIVE, "clip_norm": _POSITIVE, "hidden_dim": _POSITIVE, "heads": _POSITIVE,
-    "dropout": _SHARE, "head_dropout": _SHARE, "drop_words": _SHARE, "skip_words": _SHARE, "stray": (lambda v: 0 <= v <= 1, "from 0 to 1"), "ema": _SHARE, "compose_share": (lambda v: 0 <= v <= 1, "from 0 to 1"), "dev_fraction": _SHARE, "warmup": _SHARE,
+    "dropout": _SHARE, "head_dropout": _SHARE, "drop_words": _SHARE, "skip_words": _SHARE, "stray": (lambda v: 0 <= v <= 1, "from 0 to 1"), "ema": _SHARE, "compose_share": (lambda v: 0 <= v <= 1, "from 0 to 1"), "dev_fraction": _SHARE, "still": _SHARE, "warmup": _SHARE,
     **{f: _AT_LEAST_1 for f in ("clip_len", "max_stride", "batch_size", "epochs", "accumulate", "val_every", "val_window", "contrast", "every")},
     **{f: _NOT_NEGATIVE for f in ("epoch_size", "max_videos", "compose", "workers", "patience", "minutes", "save_minutes", "weight_decay", "seed", "bce_weight",
-                                  "dice_weight", "focal_weight", "backbone_lr_scale", "text_lr_scale")},
+                                  "dice_weight", "focal_weight", "choice_weight", "backbone_lr_scale", "text_lr_scale")},
 }
 
 # %% ../nbs/00_core.ipynb #893e89f3

@@ -693,18 +693,19 @@ class RVOSDataset(Dataset):
 
     def __len__(self) -> int: return len(self.items)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> dict:
-        i, seed = index if isinstance(index, tuple) else (index, 0)
+    def __getitem__(self, index: int | tuple[int, ...]) -> dict:
+        "Item number `index`; in training (number, seed) or (number, seed, frames that the clip is to have)."
+        i, seed, clip_len = (*(index if isinstance(index, tuple) else (index, 0)), self.cfg.clip_len)[:3]
         video, e, start = self.items[i]
         a, seen = self.annotations[video], {}
         e, n, text = a["expressions"][e], len(a["frames"]), a["expressions"][e]["expression"]
         if self.train:
             rng = random.Random(seed)  # items with the same seed and video show the same clip
             for _ in range(4):  # a clip that never shows its object teaches only "nothing": draw again, a few times
-                t = clip_frames(n, self.cfg.clip_len, self.cfg.max_stride, rng)
+                t = clip_frames(n, clip_len, self.cfg.max_stride, rng)
                 frames, ids = self.cache.read(video, t)
                 if (ids == e["object_id"]).any(): break
-            real = np.arange(self.cfg.clip_len) < n
+            real = np.arange(clip_len) < n
             if self.features is not None:
                 mirrored = self.cfg.augment and can_flip(text) and rng.random() < 0.5
                 seen = {"features": self.features.read(video, t, mirrored)}
@@ -741,6 +742,8 @@ class Collate:
         if "features" in items[0]: batch["features"] = {s: torch.stack([i["features"][s] for i in items]) for s in items[0]["features"]}
         batch |= {k: [i[k] for i in items] for k in ("expression", "video_id", "expression_id")}
         batch["object_id"] = torch.tensor([i["object_id"] for i in items])
+        seen = [i["frames"] if "frames" in i else min(i["features"].values(), key=torch.numel) for i in items]
+        batch["clip"] = [next(k for k in range(n + 1) if torch.equal(seen[k], seen[n])) for n in range(len(items))]
         text = self.tokenizer(batch["expression"], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         return batch | {"text_ids": text["input_ids"], "text_mask": text["attention_mask"]}
 
@@ -754,8 +757,9 @@ def finish_batch(batch: dict, device: torch.device | str) -> dict:
 
 # %% ../nbs/05_data.ipynb #dc810811
 class TrainSampler(Sampler):
-    "(index, seed) of each training item of an epoch; `set_epoch` chooses the epoch, whose order depends on nothing else but the seed. `start` items are left out."
-    def __init__(self, dataset: RVOSDataset, epoch_size: int = 0, contrast: int = 1, seed: int = 0, multiple: int = 1, compose_share: float = 0.0):
+    "(index, seed, frames) of each training item of an epoch; `set_epoch` chooses the epoch, whose order depends on nothing else but the seed. `start` items are left out."
+    def __init__(self, dataset: RVOSDataset, epoch_size: int = 0, contrast: int = 1, seed: int = 0, multiple: int = 1, compose_share: float = 0.0, clip_len: int = 1, still: int = 0):
+        self.clip_len, self.still = clip_len, still  # frames of a clip; epochs at the start in which it is one
         self.contrast, self.seed, self.epoch, self.start, self.compose_share = contrast, seed, 0, 0, compose_share
         self.size = -(-(epoch_size or len(dataset)) // multiple) * multiple  # several processes need equal shares
         kinds = [dataset.annotations[video]["expressions"][e]["kind"] == "composed" for video, e, _ in dataset.items]
@@ -773,7 +777,7 @@ class TrainSampler(Sampler):
         "A seed for whatever else is random (dropout) in batch number `batch` of this epoch, in this process."
         return random.Random(f"{self.seed} {self.epoch} {batch} {process}").getrandbits(62)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         rng, order = random.Random(self.seed * 1_000_003 + self.epoch), []
         def rounds(items):  # as often round as the epoch needs
             while True: yield from rng.sample(items, len(items))
@@ -783,7 +787,7 @@ class TrainSampler(Sampler):
             (video, o), seed = self.about[i], rng.getrandbits(31)
             others = [items for q, items in self.items_about[video].items() if q != o]
             order += [(i, seed)] + [(rng.choice(items), seed) for items in rng.sample(others, min(self.contrast - 1, len(others)))]
-        return iter(order[self.start:self.size])
+        return iter([(*item, 1 if self.epoch < self.still else self.clip_len) for item in order[self.start:self.size]])
 
 # %% ../nbs/05_data.ipynb #a3d3ba58
 class WindowSampler(Sampler):
@@ -835,7 +839,7 @@ def make_loader(annotations: Annotations, cfg: Config, train: bool, device: torc
     ds = RVOSDataset(annotations, cfg, train, cache)
     how = dict(collate_fn=Collate(load_tokenizer(cfg.text_encoder)), num_workers=cfg.workers, pin_memory=torch.device(device).type == "cuda")
     if train:
-        sampler = TrainSampler(ds, cfg.epoch_size, cfg.contrast, cfg.seed, cfg.batch_size * processes if processes > 1 else 1, cfg.compose_share)
+        sampler = TrainSampler(ds, cfg.epoch_size, cfg.contrast, cfg.seed, cfg.batch_size * processes if processes > 1 else 1, cfg.compose_share, cfg.clip_len, round(cfg.still * cfg.epochs))
         return ClipLoader(DataLoader(ds, cfg.batch_size, sampler=sampler, **how), device)
     return ClipLoader(DataLoader(ds, batch_sampler=WindowSampler(ds.items, SENTENCES_A_BATCH), **how), device)
 

@@ -27,7 +27,7 @@ from .core import ConfigError, RVOSError, home, lock, pick_device, pick_precisio
 from .data import MAX_TOKENS, load_tokenizer
 from .demo import davis_palette, draw_clip
 from .draw import PALETTE, mute, normalise, overlay_ids, video_writer, write_video
-from .model import RVOSModel, TemporalModule
+from .model import RVOSModel
 from .training import load_best
 
 # %% ../nbs/09_inference.ipynb #f92b1af3
@@ -218,8 +218,8 @@ class FrameMasks:
 # %% ../nbs/09_inference.ipynb #08bf5c1e
 def temporal_reach(model: RVOSModel) -> int:
     "How many frames before and after a frame its mask depends on."
-    if not isinstance(model.temporal, TemporalModule): return 0
-    return sum(m.kernel_size[0] // 2 for m in model.temporal.convs.modules() if isinstance(m, torch.nn.Conv3d))
+    def reach(part): return sum(m.kernel_size[0] // 2 for m in part.modules() if isinstance(m, torch.nn.Conv3d))
+    return max(map(reach, model.motion.values()), default=0) + reach(model.temporal)
 
 # %% ../nbs/09_inference.ipynb #ec3f197e
 def windows(items: Iterable, size: int, reach: int) -> Iterator[tuple[list, slice]]:

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['MOST_KNOWN', 'trace_shapes', 'find_feature_nodes', 'load_state_dict', 'is_torchvision', 'build_classifier',
            'TinyBackbone', 'TransformersBackbone', 'last_layer', 'VisualBackbone', 'TextEncoder', 'position_code',
-           'CrossModalFusion', 'Names', 'mean_vector', 'name_vectors', 'TemporalModule', 'SegmentationHead',
-           'TopDownDecoder', 'smooth', 'resize', 'SharedPyramid', 'SharedDecoder', 'RVOSModel', 'FeatureCache']
+           'CrossModalFusion', 'Names', 'mean_vector', 'name_vectors', 'TemporalModule', 'MotionModule',
+           'SegmentationHead', 'TopDownDecoder', 'smooth', 'resize', 'SharedPyramid', 'SharedDecoder', 'RVOSModel',
+           'FeatureCache']
 
 # %% ../nbs/06_model.ipynb #b34246f7
 import hashlib, math, mmap, os, shutil
@@ -364,6 +365,16 @@ class TemporalModule(nn.Module):
         x = x.transpose(1, 2)  # (B, T, C, h, w) -> (B, C, T, h, w)
         return (self.convs(x) + self.residual(x)).transpose(1, 2)
 
+# %% ../nbs/06_model.ipynb #f7bbd259
+class MotionModule(nn.Module):
+    "Features [B,T,C,h,w] -> the same shape, each cell told what its neighbourhood was like up to two frames ago and will be within two frames. Any T >= 1."
+    def __init__(self, dim: int):
+        super().__init__()
+        def conv(): return nn.Conv3d(dim, dim, 3, padding=1, bias=False)
+        self.convs = nn.Sequential(conv(), nn.BatchNorm3d(dim), nn.GELU(), conv(), nn.BatchNorm3d(dim))
+
+    def forward(self, x: Tensor) -> Tensor: return x + self.convs(x.transpose(1, 2)).transpose(1, 2)
+
 # %% ../nbs/06_model.ipynb #e858305c
 class SegmentationHead(nn.Module):
     "Features [B,T,C,h,w] -> logits [B,T,1,h,w]."
@@ -445,6 +456,7 @@ class RVOSModel(nn.Module):
         self.names = Names(self.backbone.classifier, name_vectors(self.text, cfg.text_encoder) if known else torch.zeros(1000, self.text.dim)) if cfg.names else None
         self.fusion = nn.ModuleDict({str(s): CrossModalFusion(D if shared else self.backbone.channels[s], self.text.dim, D, cfg.heads, cfg.dropout, cfg.positions, cfg.gate, cfg.look_back,
                                                               Names.CHANNELS if cfg.names else 0, cfg.skip_words) for s in self.fuse_strides})
+        self.motion = nn.ModuleDict({str(s): MotionModule(D if shared else self.backbone.channels[s]) for s in self.fuse_strides if cfg.temporal == "motion"})
         self.temporal = TemporalModule(D) if cfg.temporal == "conv3d" else nn.Identity()
         if shared:
             self.pyramid, self.decoder = SharedPyramid(self.backbone.channels, D, cfg.head_dropout), SharedDecoder(D, self.strides, min(self.fuse_strides))
@@ -455,34 +467,39 @@ class RVOSModel(nn.Module):
         self.decoder = TopDownDecoder(D, self.strides) if fpn else None
         self.head = SegmentationHead(D, cfg.head_dropout, width=D)
 
-    def forward(self, frames: Tensor | dict, text_ids: Tensor, text_mask: Tensor) -> Tensor:
-        "Frames may be given as what `look` has made of frames of the Config's size."
+    def forward(self, frames: Tensor | dict, text_ids: Tensor, text_mask: Tensor, clip: list[int] | None = None) -> Tensor:
+        "Frames may be given as what `look` has made of frames of the Config's size; `clip` names for each row the first one with the same frames, which are then looked at once."
+        of = None
+        if clip is not None and len(first := sorted(set(clip))) < len(clip):
+            frames = {s: x[first] for s, x in frames.items()} if isinstance(frames, dict) else frames[first]
+            of = [first.index(k) for k in clip]
         seen, size = (frames, self.cfg.image_size) if isinstance(frames, dict) else (self.look(frames), frames.shape[-2:])
         text = self.text(text_ids, text_mask)
         if self.training and self.cfg.drop_words:
             kept = torch.rand(text_mask.shape, device=text_mask.device) >= self.cfg.drop_words
             kept[:, 0] = True  # [CLS], so that something is left
             text_mask = text_mask * kept
-        return self.segment(seen, text, text_mask, size)
+        return self.segment(seen, text, text_mask, size, of)
 
     def look(self, frames: Tensor) -> dict[int | str, Tensor]:
         "All that the backbone sees in frames [B,T,3,H,W]: {stride: [B,T,C,h,w]}, and under 'names' what it calls them."
         seen = self.backbone.see(frames)
         return seen | {"names": self.names.describe(seen[32])} if self.names is not None else seen
 
-    def fusion_inputs(self, features: dict[int | str, Tensor], text: Tensor, text_mask: Tensor, size: tuple[int, int]) -> tuple[dict[int, Tensor], Tensor | None]:
-        "What is fused with the text: maps {stride: [B,T,C,h,w]}, and the hints of `Names` [N,T,3,h,w] where there are any; `size` is the frames'."
-        features = {s: x.to(text.dtype) for s, x in features.items()}  # a cache on disk is float16
-        if self.cfg.decoder != "shared": return self.backbone.refine(features), None
-        T = features[self.strides[0]].shape[1]
-        maps = self.pyramid({s: features[s].flatten(0, 1) for s in self.strides}, size)
-        hints = self.names.compare(features["names"], text, text_mask) if self.names is not None else None
-        return {s: x.unflatten(0, (-1, T)) for s, x in maps.items()}, hints
+    def fusion_inputs(self, features: dict[int | str, Tensor], text: Tensor, text_mask: Tensor, size: tuple[int, int], of: list[int] | None = None) -> tuple[dict[int, Tensor], Tensor | None]:
+        "What is fused with the text: maps {stride: [B,T,C,h,w]}, and the hints of `Names` [N,T,3,h,w] where there are any; `size` is the frames', `of` as for `segment`."
+        features, shared, T = {s: x.to(text.dtype) for s, x in features.items()}, self.cfg.decoder == "shared", features[self.strides[0]].shape[1]  # a cache on disk is float16
+        if shared: maps = {s: x.unflatten(0, (-1, T)) for s, x in self.pyramid({s: features[s].flatten(0, 1) for s in self.strides}, size).items()}
+        else: maps = self.backbone.refine(features)
+        maps |= {int(s): module(maps[int(s)]) for s, module in self.motion.items()}
+        for_each = lambda x: x if of is None else x[of]
+        hints = self.names.compare(for_each(features["names"]), text, text_mask) if self.names is not None else None
+        return {s: for_each(x) for s, x in maps.items()}, hints
 
-    def segment(self, features: dict[int | str, Tensor], text: Tensor, text_mask: Tensor, size: tuple[int, int]) -> Tensor:
-        "Logits [N,T,1,H,W] of `size` (H, W), from what `look` saw and the encoder's text."
+    def segment(self, features: dict[int | str, Tensor], text: Tensor, text_mask: Tensor, size: tuple[int, int], of: list[int] | None = None) -> Tensor:
+        "Logits [N,T,1,H,W] of `size` (H, W), from what `look` saw and the encoder's text; `of` says which of the clips each of the N sentences is about, where these are neither one nor N."
         N, T = len(text), features[self.strides[0]].shape[1]
-        maps, hints = self.fusion_inputs(features, text, text_mask, size)
+        maps, hints = self.fusion_inputs(features, text, text_mask, size, of)
         fused = {s: self.fusion[str(s)](maps[s], text, text_mask, hints=hints) for s in self.fuse_strides}  # (N, T, hidden, h, w)
         answer = {"x32": self._at_32, "fpn": self._top_down, "shared": self._with_shared_maps}[self.cfg.decoder]
         return F.interpolate(answer(fused, maps), size=size, mode="bilinear", align_corners=False).unflatten(0, (N, T))

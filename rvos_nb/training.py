@@ -137,8 +137,8 @@ def train_one_epoch(
     for batch in bar:
         torch.manual_seed(loader.sampler.step_seed(batches, accelerator.process_index))
         with accelerator.accumulate(model):
-            with accelerator.autocast(): logits = model(batch["features"] if "features" in batch else batch["frames"], batch["text_ids"], batch["text_mask"])
-            loss, _ = loss_fn(logits, batch["masks"], batch["valid"])
+            with accelerator.autocast(): logits = model(batch["features"] if "features" in batch else batch["frames"], batch["text_ids"], batch["text_mask"], batch["clip"])
+            loss, _ = loss_fn(logits, batch["masks"], batch["valid"], batch["clip"])
             accelerator.backward(loss)
         overlap, batches, group = iou(logits.detach()[:, :, 0] > 0, batch["masks"] > 0, batch["valid"]).mean(), batches + 1, group + [(loss.detach(), batch)]
         sums[:3] += torch.where(loss.isfinite(), torch.stack([loss.detach(), overlap, torch.ones_like(loss)]), 0.0)
@@ -377,7 +377,7 @@ class Trainer:
         self.val_loader = make_loader(self.splits["val"], cfg, False, self.device)
         self.selector = "dev" if "dev" in self.splits else "val"  # whose IoU chooses best_model.pth
         self.select_loader = make_loader(self.splits["dev"], cfg, False, self.device) if self.selector == "dev" else self.val_loader
-        self.model, self.loss_fn = RVOSModel(cfg), RVOSLoss(cfg.bce_weight, cfg.dice_weight, cfg.focal_weight)
+        self.model, self.loss_fn = RVOSModel(cfg), RVOSLoss(cfg.bce_weight, cfg.dice_weight, cfg.focal_weight, choice=cfg.choice_weight)
         self.optimizer = make_optimizer(self.model, cfg)
         self.scheduler = make_scheduler(self.optimizer, cfg, cfg.epochs * -(-len(self.train_loader) // (self.processes * cfg.accumulate)))
         self.model, self.optimizer, self.train_loader.loader = self.accelerator.prepare(self.model, self.optimizer, self.train_loader.loader)

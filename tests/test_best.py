@@ -60,7 +60,7 @@ def counting(module: nn.Module) -> list:
 # --- the decoder that sentences share
 
 @pytest.mark.parametrize("fuse_strides", [(16, 32), (8,), (8, 16), (32,)])
-@pytest.mark.parametrize("temporal", ["none", "conv3d"])
+@pytest.mark.parametrize("temporal", ["none", "conv3d", "motion"])
 def test_logits_for_any_size(fuse_strides, temporal):
     model = built(shared(fuse_strides=fuse_strides, temporal=temporal))
     with torch.inference_mode():
@@ -112,7 +112,30 @@ def test_what_all_sentences_share_is_computed_once():
     assert backbone == [(2, 3, 64, 96)] and [c[:1] for c in pyramid] == [(2,)] and [c[:2] for c in fusion] == [(1, 2)]  # frames, and not frames times sentences
 
 
-@pytest.mark.parametrize("changes", [{}, NAMED, dict(pooling="mean", gate=False, positions=False), dict(backbone_lr_scale=1.0, text_lr_scale=1.0), dict(fuse_strides=(8, 16, 32), temporal="conv3d")])
+@pytest.mark.parametrize("changes", [{}, NAMED, dict(temporal="motion"), dict(decoder="fpn", names=False), dict(decoder="fpn", names=False, temporal="conv3d")])
+def test_clips_that_are_the_same_are_looked_at_once(changes):
+    model = built(shared(**changes))
+    backbone, frames = counting(model.backbone.features), torch.randn(2, 2, 3, 64, 96)
+    rows, clip = [0, 1, 0, 1], [0, 1, 0, 1]
+    ids, mask = torch.cat([IDS, IDS])[:4], torch.cat([MASK, MASK])[:4]
+    with torch.inference_mode():
+        apart, together = model(frames[rows], ids, mask), model(frames[rows], ids, mask, clip)
+        seen = model.look(frames[rows])
+        from_features = model({s: x for s, x in seen.items()}, ids, mask, clip) if model.cfg.image_size == (64, 96) else together
+    assert [c[0] for c in backbone[:2]] == [8, 4]  # frames: four clips of two, then two
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+    torch.testing.assert_close(from_features, apart, atol=1e-5, rtol=0)
+    wrong = model(frames[rows], ids, mask, [0, 0, 0, 0])
+    assert (wrong[1] - apart[1]).abs().max() > 1e-3  # who says that all rows show the first clip gets answers about the first clip
+
+
+def test_the_loader_says_which_clips_are_the_same():
+    frames = torch.randint(0, 255, (3, 2, 3, 8, 8), dtype=torch.uint8)
+    item = lambda k: {"frames": frames[k], "masks": torch.zeros(2, 8, 8), "valid": torch.ones(2, 8, 8, dtype=torch.bool), "frame_ids": torch.arange(2), "expression": "the red star", "video_id": "v", "object_id": 1, "expression_id": 0}
+    assert Collate(load_tokenizer("demo-bert"))([item(k) for k in (0, 0, 1, 0, 2, 1)])["clip"] == [0, 0, 2, 0, 4, 2]
+
+
+@pytest.mark.parametrize("changes", [{}, NAMED, dict(pooling="mean", gate=False, positions=False), dict(backbone_lr_scale=1.0, text_lr_scale=1.0), dict(fuse_strides=(8, 16, 32), temporal="conv3d"), dict(temporal="motion")])
 def test_a_gradient_reaches_what_trains_and_nothing_else(changes):
     model = built(shared(**changes)).train()
     before = {n: b.clone() for n, b in model.named_buffers()}
@@ -531,16 +554,16 @@ def items_of(plain: int, composed: int, objects: int = 2) -> SimpleNamespace:
 def test_the_share_of_composed_clips(share, contrast):
     dataset = items_of(plain=30, composed=5)
     sampler = TrainSampler(dataset, epoch_size=4000, contrast=contrast, compose_share=share)
-    drawn = [dataset.items[i][0] for i, _ in sampler]
+    drawn = [dataset.items[i][0] for i, *_ in sampler]
     composed = np.array([int(v[1:]) >= 30 for v in drawn])
     assert len(drawn) == len(sampler) == 4000 and composed.mean() == pytest.approx(share, abs=0.03) and (0 < share < 1) == (0 < composed.sum() < 4000)
     for kind in (True, False):  # each as often as any other of its kind
         if not (composed == kind).any(): continue
-        times = np.bincount([i for (i, _), c in zip(sampler, composed) if c == kind])
+        times = np.bincount([i for (i, *_), c in zip(sampler, composed) if c == kind])
         times = times[times > 0]
         assert len(times) == (20 if kind else 120) and times.max() - times.min() <= (1 if contrast == 1 else 0.7 * times.max())
     sampler.set_epoch(1)
-    assert [dataset.items[i][0] for i, _ in sampler] != drawn
+    assert [dataset.items[i][0] for i, *_ in sampler] != drawn
 
 
 def test_composed_clips_alone_are_a_training_set():
@@ -570,7 +593,7 @@ def test_without_composed_clips_nothing_has_changed(size, contrast):
     for seed, epoch in ((0, 0), (0, 1), (3, 2)):
         sampler = TrainSampler(dataset, size, contrast, seed, compose_share=0.5)
         sampler.set_epoch(epoch)
-        assert list(sampler) == as_before(dataset, size or len(dataset), contrast, seed, epoch)
+        assert list(sampler) == [(i, s, 1) for i, s in as_before(dataset, size or len(dataset), contrast, seed, epoch)]
 
 
 def test_every_nth_frame_and_composed_clips_are_for_training_alone(data):

@@ -238,9 +238,18 @@ def test_epochs_differ_repeat_and_do_not_depend_on_workers(demo):
 
 def test_sampler_visits_everything_once(demo):
     ds = RVOSDataset(load_annotations(demo, "train"), cfg_for(demo), train=True)
-    assert sorted(i for i, _ in TrainSampler(ds)) == list(range(len(ds)))
+    assert sorted(i for i, *_ in TrainSampler(ds)) == list(range(len(ds)))
     short, long = list(TrainSampler(ds, 7)), list(TrainSampler(ds, 3 * len(ds)))
-    assert len({i for i, _ in short}) == 7 and len(long) == 3 * len(ds) and {i for i, _ in long} == set(range(len(ds))) and len(set(long)) == 3 * len(ds)
+    assert len({i for i, *_ in short}) == 7 and len(long) == 3 * len(ds) and {i for i, *_ in long} == set(range(len(ds))) and len(set(long)) == 3 * len(ds)
+
+
+def test_clips_are_single_frames_in_the_first_epochs(demo):
+    cfg = cfg_for(demo, clip_len=3, still=0.5, epochs=4, epoch_size=4, max_stride=1)
+    loader = make_loader(load_annotations(demo, "train"), cfg, True)
+    def lengths(epoch):
+        loader.set_epoch(epoch)
+        return {b["frames"].shape[1] for b in loader} | {b["masks"].shape[1] for b in loader} | {b["valid"].shape[1] for b in loader}
+    assert [lengths(e) for e in range(4)] == [{1}, {1}, {3}, {3}]
 
 
 def test_contrast_puts_other_objects_of_the_same_clip_side_by_side(demo):

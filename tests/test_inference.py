@@ -37,10 +37,10 @@ def segmenter(window=8, **knobs):
     torch.manual_seed(0)
     model = RVOSModel(Config(**{"image_size": (48, 80), "hidden_dim": 16, **knobs})).eval()
     with torch.no_grad():  # an untrained model has no opinion: let neighbouring frames count, and about half of the pixels be marked
-        for m in model.temporal.modules():
+        for m in (*model.temporal.modules(), *model.motion.modules()):
             if isinstance(m, torch.nn.BatchNorm3d): m.weight *= 5
         s = Segmenter(model, window)
-        model.head.layers[-1].bias -= float(np.median(s.segment(moving(), "the red circle").logits))
+        (model.decoder.bias if knobs.get("decoder") == "shared" else model.head.layers[-1]).bias -= float(np.median(s.segment(moving(), "the red circle").logits))
     return s
 
 
@@ -50,6 +50,10 @@ def frame_by_frame(): return segmenter()
 
 @pytest.fixture(scope="module")
 def with_conv3d(): return segmenter(temporal="conv3d")
+
+
+@pytest.fixture(scope="module")
+def with_motion(): return segmenter(temporal="motion")
 
 
 # --- reading
@@ -188,20 +192,21 @@ def test_windows_give_each_item_once_with_its_neighbours(n, size, reach):
 
 
 @pytest.mark.parametrize("window", [1, 3, 5, 16])
-def test_no_seam(with_conv3d, window):
+@pytest.mark.parametrize("kind", ["with_conv3d", "with_motion"])
+def test_no_seam(kind, window, request):
     "Windows in other places give the same masks, with a model whose frames depend on each other; plain windows would not."
-    video = moving(30)
-    a, b = with_conv3d.segment(video, SENTENCES[:2]), Segmenter(with_conv3d.model, window).segment(video, SENTENCES[:2])
+    video, model = moving(30), request.getfixturevalue(kind)
+    a, b = model.segment(video, SENTENCES[:2]), Segmenter(model.model, window).segment(video, SENTENCES[:2])
     assert np.abs(a.logits - b.logits).max() < 1e-4
     assert min(region_similarity(x, y).min() for x, y in zip(a.masks, b.masks)) >= 0.97
-    plain = np.concatenate([with_conv3d.segment(video[t:t + 5], SENTENCES[:2]).masks for t in range(0, 30, 5)], 1)
+    plain = np.concatenate([model.segment(video[t:t + 5], SENTENCES[:2]).masks for t in range(0, 30, 5)], 1)
     assert min(region_similarity(x, y).min() for x, y in zip(a.masks, plain)) < 0.97, "this test cannot see a seam"
 
 
-@pytest.mark.parametrize("knobs", [dict(), dict(temporal="conv3d"), dict(temporal="conv3d", decoder="x32", pooling="cls", fuse_strides=(32,))])
+@pytest.mark.parametrize("knobs", [dict(), dict(temporal="conv3d"), dict(temporal="conv3d", decoder="x32", pooling="cls", fuse_strides=(32,)), dict(temporal="motion"), dict(temporal="motion", decoder="shared", fuse_strides=(8, 16))])
 def test_the_stream_is_the_model_on_the_whole_video(knobs):
     s, frames = segmenter(window=4, **knobs), moving(11)
-    assert s.reach == (3 if "temporal" in knobs else 0) == temporal_reach(s.model)
+    assert s.reach == {"conv3d": 3, "motion": 2}.get(knobs.get("temporal"), 0) == temporal_reach(s.model)
     text = s.tokenizer(SENTENCES[:2], padding=True, return_tensors="pt")
     from rvos_nb.draw import normalise
     with torch.inference_mode(): whole = s.model(normalise(torch.from_numpy(frames).movedim(-1, 1))[None], text["input_ids"], text["attention_mask"])[:, :, 0]

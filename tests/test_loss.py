@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from rvos_nb.loss import RVOSLoss, bce_loss, dice_loss, focal_loss
+from rvos_nb.loss import RVOSLoss, bce_loss, choice_loss, dice_loss, focal_loss
 
 LOGITS, TARGET = torch.tensor([[math.log(3), -math.log(3), math.log(3)]]), torch.tensor([[1.0, 1.0, 0.0]])  # probabilities 3/4, 1/4, 3/4
 ALL = torch.ones(1, 3)
@@ -70,3 +70,44 @@ def test_void_never_counts(seed, b, t, h, w):
 
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match="expected"): RVOSLoss()(torch.zeros(1, 2, 1, 4, 4), torch.zeros(1, 3, 4, 4))
+
+
+def test_choice_by_hand():
+    x, t = torch.tensor([[2.0, 0.0, 9.0], [1.0, 3.0, 9.0]]), torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # the third pixel is background: it has no say
+    rows = math.log(1 + math.exp(0.0 - 2.0)), math.log(1 + math.exp(1.0 - 3.0))
+    columns = math.log(1 + math.exp(1.0 - 2.0)), math.log(1 + math.exp(0.0 - 3.0))
+    assert choice_loss(x, t, torch.ones(2, 3), [0, 0]).item() == pytest.approx((sum(rows) / 2 + sum(columns) / 2) / 2, rel=1e-6)
+
+
+@given(st.integers(0, 1000), st.floats(0, 20))
+@settings(max_examples=30, deadline=None)
+def test_choice_has_a_floor_for_who_answers_all_sentences_alike(seed, scale):
+    t = torch.eye(3).repeat_interleave(10, 1)
+    alike = scale * torch.randn(1, 30, generator=torch.Generator().manual_seed(seed)).expand(3, -1)
+    assert choice_loss(alike, t, torch.ones(3, 30), [0, 0, 0]).item() >= math.log(3) - 1e-5
+    assert choice_loss(10 * t, t, torch.ones(3, 30), [0, 0, 0]).item() < 1e-3
+
+
+def test_choice_of_one_object_or_of_one_unseen_is_nothing():
+    x, t = torch.randn(2, 6, requires_grad=True), torch.tensor([[1.0] * 3 + [0.0] * 3, [0.0] * 6])
+    for clip, target in (([0, 1], t + 0.0), ([0, 0], t)):
+        loss = choice_loss(x, target, torch.ones(2, 6), clip)
+        loss.backward()
+        assert loss.item() == 0 and x.grad.abs().max() == 0
+
+
+def test_choice_counts_only_valid_pixels():
+    x, t, v = torch.randn(2, 8), torch.eye(2).repeat_interleave(4, 1), torch.ones(2, 8)
+    v[:, 3] = 0
+    wild = x.clone(); wild[:, 3] = 1e4
+    assert choice_loss(x, t, v, [0, 0]) == choice_loss(wild, t, v, [0, 0])
+
+
+def test_choice_enters_the_total_with_its_weight_and_only_with_clips():
+    x, y = torch.randn(2, 3, 1, 4, 4), torch.zeros(2, 3, 4, 4)
+    y[0, :, :2], y[1, :, 2:] = 1, 1
+    plain, with_choice = RVOSLoss(), RVOSLoss(choice=0.5)
+    assert with_choice(x, y)[0] == plain(x, y)[0] and "choice" not in plain(x, y, None, [0, 0])[1]
+    total, parts = with_choice(x, y, None, [0, 0])
+    assert total.item() == pytest.approx(plain(x, y)[0].item() + 0.5 * parts["choice"].item(), rel=1e-5)
+    assert parts["choice"].item() == pytest.approx(choice_loss(x.flatten(1), y.flatten(1), torch.ones(2, 48), [0, 0]).item(), rel=1e-5)
