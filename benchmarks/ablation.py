@@ -1,6 +1,6 @@
 """From the report's model to the best preset, one weakness at a time: writes ablation.csv, one row a (model, data, seed, budget). Rows that are there are kept, so it can be stopped and started again.
 
-Each model trains for the same time (3 minutes, two threads; what is cached on disk is made beforehand and its time given apart) with a schedule that is fitted to it by timing a few steps, and its last weights are scored:
+Each model trains for the same time (3 minutes, one thread; what is cached on disk is made beforehand and its time given apart) with a schedule that is fitted to it by timing a few steps, and its last weights are scored:
 J and F of every val sentence at the masks' own size, J with the sentence of the next object of the clip, and J by kind of sentence. Data: `real` (RVOS_DAVIS; scored on its val videos and on clips composed
 of them, fixed by seed 0), and `demo` (talking shapes with all kinds of sentences; everything trained from nothing, so rows that need pretrained parts are left out).
 
@@ -26,29 +26,46 @@ from rvos_nb.training import Trainer, begin_run, load_best, partner, predict_vid
 HERE = Path(__file__).parent
 named = lambda k: os.environ.get(k) or sys.exit(f"{k} is not set; see the head of {Path(__file__).name}")
 REAL_PARTS = lambda: dict(data=named("RVOS_DAVIS"), backbone="mobilenet_v2", backbone_weights=named("RVOS_BACKBONE_WEIGHTS"), text_encoder=named("RVOS_TEXT_ENCODER"), text_weights="default", device="cpu")
-DEMO_PARTS = dict(demo_mix="all", backbone="tiny", backbone_weights="none", text_encoder="demo-bert", text_weights="none", image_size=(96, 160), device="cpu", epoch_size=1600, contrast=3)
+DEMO_PARTS = dict(demo_mix="all", demo_clips=1000, backbone="tiny", backbone_weights="none", text_encoder="demo-bert", text_weights="none", image_size=(96, 160), device="cpu", epoch_size=1600, contrast=3)
 
 best = Config.preset("best")
 pick = lambda *names: {n: getattr(best, n) for n in names}
+TIME = dict(temporal="motion", clip_len=4, still=0.5)
 STEPS = {  # each adds to those before it; real data
     "report": {},
     "+decoder": dict(clip_len=1, batch_size=8, accumulate=1, temporal="none", every=best.every, **pick("decoder", "fuse_strides", "hidden_dim", "heads", "image_size")),
     "+words": pick("pooling", "positions", "gate", "look_back"),
     "+recipe": pick("backbone_lr_scale", "text_lr_scale", "feature_cache", "lr", "schedule", "weight_decay", "dropout", "head_dropout", "drop_words", "ema"),
-    "+names": pick("names"),
+    "+names": pick("names", "skip_words"),
     "+composed": pick("compose", "compose_share", "contrast", "stray"),
-    "+time": dict(temporal="conv3d", clip_len=4, batch_size=2, every=1),
+    "+time": TIME,
 }
-DEMO_STEPS = {"report": {}, "+decoder": {**STEPS["+decoder"], "image_size": (96, 160), "fuse_strides": (8, 16), "every": 1, "hidden_dim": 32}, "+words": STEPS["+words"],
-              "+recipe": dict(lr=2e-3, schedule="cosine", dropout=0.0, head_dropout=0.0), "+time": dict(temporal="conv3d", clip_len=4, batch_size=4)}
+DEMO_STEPS = {  # on the demo data, where everything is trained from nothing and every clip has several objects
+    "report": {},
+    "+decoder": {**STEPS["+decoder"], "image_size": (96, 160), "fuse_strides": (8, 16), "every": 1, "hidden_dim": 48, "heads": 4, "batch_size": 9},
+    "+words": STEPS["+words"],
+    "+recipe": dict(lr=1e-3, schedule="cosine", weight_decay=1e-4, dropout=0.0, head_dropout=0.0, augment=False, max_stride=2),
+    "+choice": dict(choice_weight=1.0),
+    "+conv3d": dict(temporal="conv3d", clip_len=4, still=0.5),
+    "+time": TIME,
+}
+MORE = {  # on real data: variants of the best preset, and the baseline of its features with the report's head
+    "best, listening as a choice": dict(choice_weight=0.5),
+    "best without strays": dict(stray=0.0),
+    "best, words in all steps": dict(skip_words=0.0),
+    "best without composed clips": dict(compose=0, contrast=1),
+    **{f"best, composed {share:g}": dict(compose_share=share) for share in (0.2, 0.4, 0.8)},
+    **{f"best, {n} training videos": dict(max_videos=n) for n in (4, 7, 11)},
+}
 
 
 def config(row: str, data: str, seed: int) -> Config | None:
     "The Config of a row, None where it makes no sense for this data."
     steps, parts = (STEPS, REAL_PARTS()) if data == "real" else (DEMO_STEPS, DEMO_PARTS)
-    if row == "best": return Config.preset("best", **parts, seed=seed, minutes=0.0) if data == "real" else None
-    if row == "report's head on cached features":
-        return Config.preset("report", **parts, seed=seed, backbone_lr_scale=0.0, text_lr_scale=0.0, feature_cache=True, patience=0) if data == "real" else None
+    if data == "real":
+        if row == "best" or row in MORE: return Config.preset("best", **{**parts, **MORE.get(row, {})}, seed=seed, minutes=0.0)
+        if row == "report's head on cached features": return Config.preset("report", **parts, seed=seed, backbone_lr_scale=0.0, text_lr_scale=0.0, feature_cache=True, patience=0)
+    if row == "best": row = "+time"  # what pays on the demo data, all of it
     if row not in steps: return None
     changes = {}
     for name, more in steps.items():
@@ -61,19 +78,26 @@ def fitted(cfg: Config, minutes: float) -> tuple[Config, float]:
     "`cfg` with as many steps as fit into `minutes`, measured over a few; and the seconds that its caches took."
     start = time.monotonic()
     trainer = Trainer(replace(cfg, out=str(home() / "ablation" / f"timing-{os.getpid()}"), minutes=0.0))
-    made, steps = time.monotonic() - start, []
-    for batch in trainer.train_loader:
-        start = time.monotonic()
-        logits = trainer.model.train()(batch.get("features") or batch["frames"], batch["text_ids"], batch["text_mask"], batch["clip"])
-        trainer.accelerator.backward(trainer.loss_fn(logits, batch["masks"], batch["valid"], batch["clip"])[0])
-        trainer.optimizer.step(); trainer.optimizer.zero_grad()
-        steps.append(time.monotonic() - start)
-        if len(steps) == 12: break
+    made, a_step = time.monotonic() - start, []
+    for epoch in (0, cfg.epochs - 1) if cfg.still else (0,):  # the first epochs may have single frames
+        steps = []
+        trainer.train_loader.set_epoch(epoch)
+        loading = time.monotonic()
+        for batch in trainer.train_loader:
+            logits = trainer.model.train()(batch["features"] if "features" in batch else batch["frames"], batch["text_ids"], batch["text_mask"], batch["clip"])
+            trainer.accelerator.backward(trainer.loss_fn(logits, batch["masks"], batch["valid"], batch["clip"])[0])
+            trainer.optimizer.step(); trainer.optimizer.zero_grad()
+            steps.append(-loading + (loading := time.monotonic()))
+            if len(steps) == 15: break
+        a_step.append(np.median(steps[3:]))
     trainer.close()
-    epochs = cfg.epochs if cfg.schedule == "restarts" else 4
-    clips = int(60 * minutes / np.median(steps[3:]) * cfg.batch_size)
-    size = len(trainer.train_loader.dataset) if cfg.schedule == "restarts" else clips // epochs
-    return replace(cfg, epochs=max(1, clips // size) if cfg.schedule == "restarts" else epochs, epoch_size=max(size, cfg.batch_size), val_every=10_000, minutes=0.0), made
+    a_step = cfg.still * a_step[0] + (1 - cfg.still) * a_step[-1]
+    clips = int(60 * minutes / a_step * cfg.batch_size)
+    if cfg.schedule == "restarts":  # whole epochs, as the report has them, but at least one, of as many clips as there is time for
+        size = min(len(trainer.train_loader.dataset) if not cfg.epoch_size else cfg.epoch_size, clips)
+        return replace(cfg, epochs=max(1, clips // size), epoch_size=size, val_every=10_000, minutes=0.0), made
+    epochs = max(4, round(minutes))
+    return replace(cfg, epochs=epochs, epoch_size=max(clips // epochs, cfg.batch_size), val_every=10_000, minutes=0.0), made
 
 
 def score(model, cfg: Config, annotations) -> pd.DataFrame:
@@ -103,8 +127,8 @@ def run_row(row: str, data: str, seed: int, minutes: float) -> dict | None:
     trainer.close()
     model, state = load_best(out / "last.pth")
     history = pd.DataFrame(state["history"])
-    about = {"row": row, "data": data, "seed": seed, "minutes": minutes, "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-             "steps": cfg.epochs * cfg.epoch_size // (cfg.batch_size * cfg.accumulate), "cache_s": round(made), "clips_per_s": round(history.train_it_s.mean() * cfg.batch_size, 2), "train_iou": history.train_iou.iloc[-1]}
+    about = {"row": row, "data": data, "seed": seed, "minutes": minutes, "threads": torch.get_num_threads(), "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+             "steps": cfg.epochs * -(-cfg.epoch_size // (cfg.batch_size * cfg.accumulate)), "cache_s": round(made), "clips_per_s": round(history.train_it_s.mean() * cfg.batch_size, 2), "train_iou": history.train_iou.iloc[-1]}
     splits = {"val": load_splits(cfg)["val"]}
     if data == "real": splits["composed"] = load_annotations(composed_val(cfg), "val")
     for name, annotations in splits.items():
@@ -121,23 +145,26 @@ def composed_val(cfg: Config) -> Path:
     with lock(root): return compose_splits(cfg.data, root, train=2, val=36, seed=0)
 
 
+WHOLE = dict.fromkeys(["seed", "threads", "trained_parameters", "steps", "cache_s"], int)
+
+
 def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("--minutes", type=float, default=3.0); p.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    p.add_argument("--data", nargs="+", default=["real", "demo"]); p.add_argument("--rows", nargs="+", default=[*STEPS, "best"])
-    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--data", nargs="+", default=["real", "demo"]); p.add_argument("--rows", nargs="+", default=[*STEPS, *DEMO_STEPS, "best"])
+    p.add_argument("--threads", type=int, default=1)
     a, path = p.parse_args(), HERE / "ablation.csv"
     torch.set_num_threads(a.threads)
     for seed in a.seeds:
         for data in a.data:
-            for row in a.rows:
+            for row in dict.fromkeys(a.rows):
                 done = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["row", "data", "seed", "minutes"])
                 if ((done.row == row) & (done.data == data) & (done.seed == seed) & (done.minutes == a.minutes)).any(): continue
                 found = run_row(row, data, seed, a.minutes)
                 if found is None: continue
-                with lock(path):
+                with lock(home() / "ablation" / "csv"):
                     done = pd.read_csv(path) if path.exists() else done
-                    pd.concat([done, pd.DataFrame([found])]).to_csv(path, index=False, float_format="%.4f")
+                    pd.concat([done, pd.DataFrame([found])]).astype(WHOLE).to_csv(path, index=False, float_format="%.4f")
 
 
 if __name__ == "__main__": main()

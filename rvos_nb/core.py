@@ -38,6 +38,7 @@ class Config:
     init: str = ""  # run folder or checkpoint whose weights this run starts from (fine-tuning)
     resume: bool = False  # go on from `out`/last.pth
     demo_mix: Literal["attribute", "all"] = "attribute"  # which embedded data: one look is enough, or place, size and motion must be read too
+    demo_clips: int = 240  # training clips of the embedded data; drawing 30 of them takes a second
     image_size: tuple[int, int] = (96, 160)  # (height, width) in pixels that the model sees; 3:5 like the demo clips
     clip_len: int = 1  # frames a training clip has; more shows motion and costs in proportion. 1: the demo's model looks at frames one by one
     val_window: int = 8  # frames that validation looks at together; windows follow one another until the video ends
@@ -109,7 +110,7 @@ _CHECKS = {
     "fuse_strides": (lambda v: len(v) > 0 and set(v) <= {4, 8, 16, 32}, "one or more of 4, 8, 16, 32"),
     "lr": _POSITIVE, "clip_norm": _POSITIVE, "hidden_dim": _POSITIVE, "heads": _POSITIVE,
     "dropout": _SHARE, "head_dropout": _SHARE, "drop_words": _SHARE, "skip_words": _SHARE, "stray": (lambda v: 0 <= v <= 1, "from 0 to 1"), "ema": _SHARE, "compose_share": (lambda v: 0 <= v <= 1, "from 0 to 1"), "dev_fraction": _SHARE, "still": _SHARE, "warmup": _SHARE,
-    **{f: _AT_LEAST_1 for f in ("clip_len", "max_stride", "batch_size", "epochs", "accumulate", "val_every", "val_window", "contrast", "every")},
+    **{f: _AT_LEAST_1 for f in ("clip_len", "demo_clips", "max_stride", "batch_size", "epochs", "accumulate", "val_every", "val_window", "contrast", "every")},
     **{f: _NOT_NEGATIVE for f in ("epoch_size", "max_videos", "compose", "workers", "patience", "minutes", "save_minutes", "weight_decay", "seed", "bce_weight",
                                   "dice_weight", "focal_weight", "choice_weight", "backbone_lr_scale", "text_lr_scale")},
 }

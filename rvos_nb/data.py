@@ -848,7 +848,7 @@ COMPOSED_FRAMES = 4  # of a composed training clip: more clips teach more than l
 
 def data_root(cfg: Config) -> Path:
     "The data that `cfg` names: a folder in DAVIS's layout, or the embedded demo data (made on first use)."
-    return Path(cfg.data).expanduser() if cfg.data else demo_data(mix=cfg.demo_mix)
+    return Path(cfg.data).expanduser() if cfg.data else demo_data(mix=cfg.demo_mix, n_train=cfg.demo_clips)
 
 def load_splits(cfg: Config) -> dict[str, Annotations]:
     "{'train', 'val'} and, where `dev_fraction` holds videos out of train, 'dev'; train is cut to `max_videos`. `RVOSError` lists what is wrong with the data, or `skip_bad` leaves such videos out."

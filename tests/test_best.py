@@ -6,7 +6,7 @@ import random
 import shutil
 import signal
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -785,3 +785,29 @@ def test_the_preset_is_made_of_these_parts():
 @pytest.mark.parametrize("fuse_strides", [(4,), (4, 8, 16)])
 def test_the_finest_map_is_not_fused(fuse_strides):
     with pytest.raises(ConfigError, match="fuse_strides.*4.*shared"): shared(fuse_strides=fuse_strides)
+
+
+# --- the table of what each step brings
+
+@pytest.fixture
+def ablation(monkeypatch):
+    folder = Path(__file__).parent.parent / "benchmarks"
+    if not folder.is_dir(): pytest.skip("the benchmarks are not part of an installed package")
+    for k in ("RVOS_DAVIS", "RVOS_BACKBONE_WEIGHTS", "RVOS_TEXT_ENCODER"): monkeypatch.setenv(k, "/given")
+    spec = importlib.util.spec_from_file_location("ablation", folder / "ablation.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_row_of_the_ablation_changes_something_and_ends_at_the_best_preset(ablation):
+    about = lambda row, data: {k: v for k, v in asdict(ablation.config(row, data, 0)).items() if k not in ("name", "epochs", "epoch_size", "val_every", "minutes", "patience")}
+    for data, steps in (("real", ablation.STEPS), ("demo", ablation.DEMO_STEPS)):
+        rows = [about(r, data) for r in steps]
+        assert all(a != b for a, b in zip(rows, rows[1:])), data
+        assert rows[0]["decoder"] == "x32" and rows[-1]["temporal"] == "motion"
+    composed, best = about("+composed", "real"), about("best", "real")
+    assert {k for k in best if best[k] != composed[k]} <= {"max_stride"}  # which says nothing of single frames
+    for row in ablation.MORE: assert about(row, "real") != best
+    head = about("report's head on cached features", "real")
+    assert head["decoder"] == "x32" and head["feature_cache"] and not head["backbone_lr_scale"]
