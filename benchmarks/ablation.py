@@ -30,7 +30,7 @@ DEMO_PARTS = dict(demo_mix="all", demo_clips=1000, backbone="tiny", backbone_wei
 
 best = Config.preset("best")
 pick = lambda *names: {n: getattr(best, n) for n in names}
-TIME = dict(temporal="motion", clip_len=4, still=0.5)
+TIME = dict(temporal="motion", clip_len=2, still=0.5)
 STEPS = {  # each adds to those before it; real data
     "report": {},
     "+decoder": dict(clip_len=1, batch_size=8, accumulate=1, temporal="none", every=best.every, **pick("decoder", "fuse_strides", "hidden_dim", "heads", "image_size")),

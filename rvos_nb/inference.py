@@ -219,7 +219,7 @@ class FrameMasks:
 def temporal_reach(model: RVOSModel) -> int:
     "How many frames before and after a frame its mask depends on."
     def reach(part): return sum(m.kernel_size[0] // 2 for m in part.modules() if isinstance(m, torch.nn.Conv3d))
-    return max(map(reach, model.motion.values()), default=0) + reach(model.temporal)
+    return (model.motion is not None) + reach(model.temporal)  # a motion is seen between neighbours
 
 # %% ../nbs/09_inference.ipynb #ec3f197e
 def windows(items: Iterable, size: int, reach: int) -> Iterator[tuple[list, slice]]:

@@ -367,13 +367,41 @@ class TemporalModule(nn.Module):
 
 # %% ../nbs/06_model.ipynb #f7bbd259
 class MotionModule(nn.Module):
-    "Features [B,T,C,h,w] -> the same shape, each cell told what its neighbourhood was like up to two frames ago and will be within two frames. Any T >= 1."
-    def __init__(self, dim: int):
-        super().__init__()
-        def conv(): return nn.Conv3d(dim, dim, 3, padding=1, bias=False)
-        self.convs = nn.Sequential(conv(), nn.BatchNorm3d(dim), nn.GELU(), conv(), nn.BatchNorm3d(dim))
+    "Maps {stride: [B,T,C,h,w]} -> the same, those of `strides` told which way and how far what each cell shows moves between its frame and the ones before and after. Any T >= 1; in a single frame nothing is known to move."
+    REACH = 4  # cells of the finest map that something may move from one frame to the next
 
-    def forward(self, x: Tensor) -> Tensor: return x + self.convs(x.transpose(1, 2)).transpose(1, 2)
+    def __init__(self, channels: dict[int, int], strides: tuple[int, ...], width: int = 16):
+        super().__init__()
+        self.finest, self.strides = min(channels), strides
+        self.key, self.sharpness = nn.Conv2d(channels[self.finest], width, 1), nn.Parameter(torch.tensor(16.0))
+        def conv(a): return nn.Sequential(nn.Conv2d(a, 2 * width, 3, padding=1), nn.GELU())
+        self.read = nn.Sequential(conv(5), conv(2 * width))
+        self.tell = nn.ModuleDict({str(s): nn.Conv2d(2 * width, channels[s], 1) for s in strides})
+
+    def shift(self, a: Tensor, b: Tensor) -> Tensor:
+        "Where the content of each cell of `a` [N,D,h,w] is in `b`: [N,3,h,w], cells to the right, cells down, and how sure that is (0 to 1)."
+        r, (h, w) = self.REACH, a.shape[-2:]
+        around = F.unfold(b, 2 * r + 1, padding=r).unflatten(1, (b.shape[1], -1))  # (N, D, places, h*w)
+        weights = (self.sharpness * (a.flatten(2)[:, :, None] * around).sum(1)).softmax(1)  # (N, places, h*w)
+        steps = torch.arange(-r, r + 1).to(a)
+        down, right = (x.reshape(-1, 1) for x in torch.meshgrid(steps, steps, indexing="ij"))
+        return torch.stack([(weights * right).sum(1), (weights * down).sum(1), weights.amax(1)], 1).unflatten(2, (h, w))
+
+    def shifts(self, x: Tensor) -> Tensor:
+        "Finest maps [B,T,C,h,w] -> [B,T,3,h,w] as from `shift`: the mean of the step to the next frame and the step from the one before, where there are both."
+        B, T = x.shape[:2]
+        if T == 1: return x.new_zeros(B, 1, 3, *x.shape[3:]) + 0 * sum(p.sum() for p in (*self.key.parameters(), self.sharpness))  # a parallel run wants a gradient for each
+        key = F.normalize(self.key(x.flatten(0, 1)), dim=1).unflatten(0, (B, T))
+        now, then = key[:, :-1].flatten(0, 1), key[:, 1:].flatten(0, 1)
+        ahead, back = (y.unflatten(0, (B, T - 1)) for y in (self.shift(now, then), self.shift(then, now)))
+        back = torch.cat([-back[:, :, :2], back[:, :, 2:]], 2)  # where it is in the frame before is where it does not go
+        return torch.cat([ahead[:, :1], (ahead[:, 1:] + back[:, :-1]) / 2, back[:, -1:]], 1)
+
+    def forward(self, maps: dict[int, Tensor]) -> dict[int, Tensor]:
+        found = self.shifts(x := maps[self.finest])
+        steps, known = found[:, :, :2] / self.REACH, torch.full_like(found[:, :, :1], float(x.shape[1] > 1))
+        about = self.read(torch.cat([steps, (steps.square().sum(2, keepdim=True) + 1e-6).sqrt(), found[:, :, 2:], known], 2).flatten(0, 1))
+        return maps | {s: maps[s] + self.tell[str(s)](F.adaptive_avg_pool2d(about, maps[s].shape[-2:])).unflatten(0, x.shape[:2]) for s in self.strides}
 
 # %% ../nbs/06_model.ipynb #e858305c
 class SegmentationHead(nn.Module):
@@ -456,7 +484,8 @@ class RVOSModel(nn.Module):
         self.names = Names(self.backbone.classifier, name_vectors(self.text, cfg.text_encoder) if known else torch.zeros(1000, self.text.dim)) if cfg.names else None
         self.fusion = nn.ModuleDict({str(s): CrossModalFusion(D if shared else self.backbone.channels[s], self.text.dim, D, cfg.heads, cfg.dropout, cfg.positions, cfg.gate, cfg.look_back,
                                                               Names.CHANNELS if cfg.names else 0, cfg.skip_words) for s in self.fuse_strides})
-        self.motion = nn.ModuleDict({str(s): MotionModule(D if shared else self.backbone.channels[s]) for s in self.fuse_strides if cfg.temporal == "motion"})
+        channels = {s: (D // 2 if s == self.strides[0] else D) if shared else self.backbone.channels[s] for s in self.strides}  # of the maps that are fused, and of those beside them
+        self.motion = MotionModule(channels, self.fuse_strides) if cfg.temporal == "motion" else None
         self.temporal = TemporalModule(D) if cfg.temporal == "conv3d" else nn.Identity()
         if shared:
             self.pyramid, self.decoder = SharedPyramid(self.backbone.channels, D, cfg.head_dropout), SharedDecoder(D, self.strides, min(self.fuse_strides))
@@ -491,7 +520,7 @@ class RVOSModel(nn.Module):
         features, shared, T = {s: x.to(text.dtype) for s, x in features.items()}, self.cfg.decoder == "shared", features[self.strides[0]].shape[1]  # a cache on disk is float16
         if shared: maps = {s: x.unflatten(0, (-1, T)) for s, x in self.pyramid({s: features[s].flatten(0, 1) for s in self.strides}, size).items()}
         else: maps = self.backbone.refine(features)
-        maps |= {int(s): module(maps[int(s)]) for s, module in self.motion.items()}
+        if self.motion is not None: maps = self.motion(maps)
         for_each = lambda x: x if of is None else x[of]
         hints = self.names.compare(for_each(features["names"]), text, text_mask) if self.names is not None else None
         return {s: for_each(x) for s, x in maps.items()}, hints
