@@ -20,7 +20,7 @@ from rvos_nb.core import Config, ConfigError, RVOSError
 from rvos_nb.data import COMPOSED_FRAMES, Collate, FrameCache, RVOSDataset, TrainSampler, finish_batch, load_annotations, load_splits, load_tokenizer, read_frame, read_mask
 from rvos_nb.demo import make_demo_data
 from rvos_nb.draw import normalise
-from rvos_nb.model import CrossModalFusion, FeatureCache, Names, RVOSModel, TextEncoder, VisualBackbone, build_classifier, find_feature_nodes, last_layer, mean_vector
+from rvos_nb.model import CrossModalFusion, FeatureCache, MotionModule, Names, RVOSModel, TextEncoder, VisualBackbone, build_classifier, find_feature_nodes, last_layer, mean_vector
 from rvos_nb.training import MovingAverage, Trainer, begin_run, export_model, fit, load_best, load_checkpoint, make_optimizer, run_epoch
 from torch import nn
 from transformers import BertConfig, BertModel, Dinov2Backbone, Dinov2Config, SwinBackbone, SwinConfig, SwinModel
@@ -181,6 +181,54 @@ def test_words_look_at_their_own_frame():
     assert changed[0].all() and not changed[1:].any()  # every cell of that frame hears of it, through the words
     plain = CrossModalFusion(8, 6, 16, 4).eval()
     assert ((plain(other, text, MASK[:2]) - plain(visual, text, MASK[:2])).abs().amax((0, 2)) > 1e-6).sum() == 1
+
+
+# --- motion
+
+@pytest.fixture()
+def motion():
+    torch.manual_seed(0)
+    return MotionModule({4: 16, 8: 32}, (8,)).eval()
+
+
+def of_patch(right, down, frames=4, height=20, width=32):
+    "Noise [1,T,16,h,w] with a patch of other noise that moves by as many cells from frame to frame, and for each frame the slices that lie within the patch."
+    g = torch.Generator().manual_seed(1)
+    field, patch = torch.randn(16, height, width, generator=g), torch.randn(16, 6, 6, generator=g)
+    x, inside = field.repeat(1, frames, 1, 1, 1), []
+    for t in range(frames):
+        top, left = 7 + down * t, 13 + right * t
+        x[0, t, :, top:top + 6, left:left + 6] = patch
+        inside.append((slice(top + 1, top + 5), slice(left + 1, left + 5)))
+    return x, inside
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("right, down", [(2, 0), (-3, 1), (0, -2), (0, 0)])
+def test_a_motion_is_found_by_hand(motion, right, down):
+    x, inside = of_patch(right, down)
+    found = motion.shifts(x)[0]
+    for t, (y, z) in enumerate(inside):
+        assert torch.allclose(found[t, :2, y, z].mean((1, 2)), torch.tensor([right, down]).float(), atol=0.3), t
+        assert found[t, :2, :5, :5].abs().mean() < 0.2  # the field rests
+    backwards = motion.shifts(x.flip(1))[0].flip(0)
+    torch.testing.assert_close(backwards[:, :2], -found[:, :2], atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_motion_comes_from_the_neighbours_alone(motion):
+    x, _ = of_patch(2, 0, frames=6)
+    maps, later = {4: x, 8: torch.randn(1, 6, 32, 10, 16)}, x.clone()
+    later[:, 3] = later[:, 3].flip(-1)
+    a, b = motion(maps), motion(maps | {4: later})
+    assert a[4] is x and [t for t in range(6) if not torch.allclose(a[8][:, t], b[8][:, t], atol=1e-5)] == [2, 3, 4]
+    alone = motion({s: m[:, :1] for s, m in maps.items()})[8] - maps[8][:, :1]
+    torch.testing.assert_close(alone[..., 3:-3, 3:-3].std((-2, -1)), torch.zeros(1, 1, 32), atol=1e-5, rtol=0)  # of a single frame it says the same everywhere
+
+
+def test_single_frames_leave_no_weight_without_a_gradient(motion):  # or a run with several processes would wait for it
+    motion({4: torch.randn(2, 1, 16, 12, 20), 8: torch.randn(2, 1, 32, 6, 10)})[8].square().mean().backward()
+    assert all(p.grad is not None for p in motion.parameters())
 
 
 # --- names
