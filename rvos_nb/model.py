@@ -381,11 +381,10 @@ class MotionModule(nn.Module):
     def shift(self, a: Tensor, b: Tensor) -> Tensor:
         "Where the content of each cell of `a` [N,D,h,w] is in `b`: [N,3,h,w], cells to the right, cells down, and how sure that is (0 to 1)."
         r, (h, w) = self.REACH, a.shape[-2:]
-        around = F.unfold(b, 2 * r + 1, padding=r).unflatten(1, (b.shape[1], -1))  # (N, D, places, h*w)
-        weights = (self.sharpness * (a.flatten(2)[:, :, None] * around).sum(1)).softmax(1)  # (N, places, h*w)
-        steps = torch.arange(-r, r + 1).to(a)
-        down, right = (x.reshape(-1, 1) for x in torch.meshgrid(steps, steps, indexing="ij"))
-        return torch.stack([(weights * right).sum(1), (weights * down).sum(1), weights.amax(1)], 1).unflatten(2, (h, w))
+        around, places = F.pad(b, (r,) * 4), [(x, y) for y in range(2 * r + 1) for x in range(2 * r + 1)]
+        similar = torch.stack([(a * around[..., y:y + h, x:x + w]).sum(1) for x, y in places], 1)  # (N, places, h, w); one by one they stay in the processor's cache, where F.unfold would copy `b` 81 times
+        weights, steps = (self.sharpness * similar).softmax(1), a.new_tensor(places) - r
+        return torch.cat([torch.einsum("nphw,pc->nchw", weights, steps), weights.amax(1, keepdim=True)], 1)
 
     def shifts(self, x: Tensor) -> Tensor:
         "Finest maps [B,T,C,h,w] -> [B,T,3,h,w] as from `shift`: the mean of the step to the next frame and the step from the one before, where there are both."
