@@ -66,7 +66,7 @@ class Config:
     pooling: Literal["cls", "mean", "words"] = "words"  # one vector a sentence, or a key and value for each word
     fuse_strides: tuple[int, ...] = (4, 8, 16)  # feature maps that attend to the sentence
     look_back: bool = False  # words attend to the frame before the frame attends to them: vision to words and words to vision
-    names: bool = False  # tell each cell how near to the sentence the names are that the backbone's own classifier gives it (06_model)
+    names: bool = False  # tell each cell what the backbone's own classifier says of it: how well the sentence fits, and how sure it is that something is there (06_model)
     hidden_dim: int = 32  # channels after fusion
     heads: int = 4  # attention heads
     dropout: float = 0.0  # in the attention

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_KNOWN', 'trace_shapes', 'find_feature_nodes', 'load_state_dict', 'is_torchvision', 'build_classifier',
            'TinyBackbone', 'TransformersBackbone', 'last_layer', 'VisualBackbone', 'TextEncoder', 'position_code',
-           'CrossModalFusion', 'Names', 'mean_vector', 'name_vectors', 'TemporalModule', 'MotionModule',
+           'CrossModalFusion', 'Names', 'in_frame', 'mean_vector', 'name_vectors', 'TemporalModule', 'MotionModule',
            'SegmentationHead', 'TopDownDecoder', 'smooth', 'resize', 'SharedPyramid', 'SharedDecoder', 'RVOSModel',
            'FeatureCache']
 
@@ -320,8 +320,8 @@ class CrossModalFusion(nn.Module):
 
 # %% ../nbs/06_model.ipynb #20a2423a
 class Names(nn.Module):
-    "Cells of the last map, in the words of a classifier's classes: `describe` [B,T,C,h,w] -> [B,T,D,h,w], `compare` that with text [N,L,D] -> [N,T,3,h,w]."
-    CHANNELS = 3
+    "Cells of the last map, asked with a classifier's own classes: `surest` [B,T,C,h,w] -> [B,T,1,h,w], and `compare` that map and this with text [N,L,D] -> [N,T,6,h,w]."
+    CHANNELS, SHARPNESS = 6, 15.0
 
     def __init__(self, classifier: nn.Linear, vectors: Tensor):
         super().__init__()
@@ -329,15 +329,19 @@ class Names(nn.Module):
         self.register_buffer("vectors", vectors)  # [1000, D], of length 1: the classes' names
 
     @torch.no_grad()
-    def describe(self, features: Tensor) -> Tensor:
-        likely = self.classifier(features.movedim(2, -1)).softmax(-1)
-        return F.normalize(likely.to(self.vectors.dtype) @ self.vectors, dim=-1).movedim(-1, 2)
+    def surest(self, features: Tensor) -> Tensor:  # the logit of each cell's likeliest class, whichever that is
+        return self.classifier(features.movedim(2, -1)).amax(-1).unsqueeze(2)
 
-    def compare(self, described: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-        agree = torch.einsum("ntdhw,nd->nthw", described.expand(len(text), -1, -1, -1, -1), mean_vector(text, text_mask))
-        over, best = agree.flatten(2), agree.amax((2, 3), keepdim=True)
-        stands_out = (agree - over.mean(-1)[..., None, None]) / (over.std(-1, correction=0)[..., None, None] + 1e-3)
-        return torch.stack([stands_out, 5 * agree, 5 * (agree - best)], 2)
+    def compare(self, features: Tensor, surest: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+        mixed = (self.SHARPNESS * mean_vector(text, text_mask) @ self.vectors.T).softmax(-1)  # (N, 1000): the sentence as a mixture of classes
+        agree = torch.einsum("ntchw,nc->nthw", features.expand(len(text), -1, -1, -1, -1), mixed @ self.classifier.weight) + (mixed @ self.classifier.bias)[:, None, None, None]
+        return torch.cat([in_frame(agree, 3), in_frame(surest[:, :, 0], 10).expand(len(text), -1, -1, -1, -1)], 2)
+
+def in_frame(logits: Tensor, unit: float) -> Tensor:
+    "Logits [N,T,h,w] -> [N,T,3,h,w]: how far each cell stands out in its frame, in standard deviations; and the logit and its distance from the frame's best, in `unit`s."
+    over = logits.flatten(2)
+    stands_out = (logits - over.mean(-1)[..., None, None]) / (over.std(-1, correction=0)[..., None, None] + 1e-3)
+    return torch.stack([stands_out, logits / unit, (logits - over.amax(-1)[..., None, None]) / unit], 2)
 
 def mean_vector(text: Tensor, text_mask: Tensor) -> Tensor:
     "The mean of the words [N,L,D] that the mask [N,L] leaves, as a vector of length 1: [N,D]."
@@ -510,18 +514,18 @@ class RVOSModel(nn.Module):
         return self.segment(seen, text, text_mask, size, of)
 
     def look(self, frames: Tensor) -> dict[int | str, Tensor]:
-        "All that the backbone sees in frames [B,T,3,H,W]: {stride: [B,T,C,h,w]}, and under 'names' what it calls them."
+        "All that the backbone sees in frames [B,T,3,H,W]: {stride: [B,T,C,h,w]}, and under 'surest' how sure it is that it can name a cell."
         seen = self.backbone.see(frames)
-        return seen | {"names": self.names.describe(seen[32])} if self.names is not None else seen
+        return seen | {"surest": self.names.surest(seen[32])} if self.names is not None else seen
 
     def fusion_inputs(self, features: dict[int | str, Tensor], text: Tensor, text_mask: Tensor, size: tuple[int, int], of: list[int] | None = None) -> tuple[dict[int, Tensor], Tensor | None]:
-        "What is fused with the text: maps {stride: [B,T,C,h,w]}, and the hints of `Names` [N,T,3,h,w] where there are any; `size` is the frames', `of` as for `segment`."
+        "What is fused with the text: maps {stride: [B,T,C,h,w]}, and the hints of `Names` [N,T,6,h,w] where there are any; `size` is the frames', `of` as for `segment`."
         features, shared, T = {s: x.to(text.dtype) for s, x in features.items()}, self.cfg.decoder == "shared", features[self.strides[0]].shape[1]  # a cache on disk is float16
         if shared: maps = {s: x.unflatten(0, (-1, T)) for s, x in self.pyramid({s: features[s].flatten(0, 1) for s in self.strides}, size).items()}
         else: maps = self.backbone.refine(features)
         if self.motion is not None: maps = self.motion(maps)
         for_each = lambda x: x if of is None else x[of]
-        hints = self.names.compare(for_each(features["names"]), text, text_mask) if self.names is not None else None
+        hints = self.names.compare(for_each(features[32]), for_each(features["surest"]), text, text_mask) if self.names is not None else None
         return {s: for_each(x) for s, x in maps.items()}, hints
 
     def segment(self, features: dict[int | str, Tensor], text: Tensor, text_mask: Tensor, size: tuple[int, int], of: list[int] | None = None) -> Tensor:
@@ -554,7 +558,7 @@ class RVOSModel(nn.Module):
 class FeatureCache:
     "What `model.look` sees in all frames of a `FrameCache` and in their mirror images, float16 on disk; made on first use. `RVOSError` where the disk has no room for it."
     def __init__(self, frames: FrameCache, model: "RVOSModel", device: torch.device | str = "cpu"):
-        self.offset, state = frames.offset, hashlib.sha256(f"{frames.folder.name} {sorted(model.strides)}".encode())
+        self.offset, state = frames.offset, hashlib.sha256(f"2 {frames.folder.name} {sorted(model.strides)}".encode())  # 2: what `look` gives, another number where that changes
         for name, x in model.state_dict().items():
             if name.startswith(("backbone.features.", "backbone.classifier.", "names.")): state.update(name.encode() + x.cpu().contiguous().numpy().tobytes())
         self.folder = frames.folder.with_name(f"features-{frames.folder.name}-{state.hexdigest()[:16]}")

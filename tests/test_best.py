@@ -1,6 +1,7 @@
 "The parts of the `best` preset: a pyramid that all sentences share, names, the text encoder's memory, a feature cache, averaged weights, and runs with all of them."
 import importlib.util
 import json
+import math
 import os
 import random
 import shutil
@@ -245,28 +246,31 @@ def two_names() -> Names:
 
 def test_names_by_hand():
     names = two_names()
-    cells = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])  # the first name, the second, in doubt between the two, the second
-    described = names.describe(cells.T.reshape(1, 1, 2, 2, 2))
-    half = 0.5**0.5
-    torch.testing.assert_close(described.flatten(3)[0, 0].T, torch.tensor([[1.0, 0, 0], [0, 1, 0], [half, half, 0], [0, 1, 0]]), atol=1e-6, rtol=0)
+    cells = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.4, 0.4], [0.0, 0.2]])  # the first name, the second, in doubt between the two, a little of the second
+    features = cells.T.reshape(1, 1, 2, 2, 2)
+    surest = names.surest(features)
+    assert surest.flatten().tolist() == pytest.approx([50, 50, 20, 10])
     text = torch.tensor([[[3.0, 0, 0], [1.0, 0, 0]], [[0, 2.0, 0], [9.0, 9, 9]]])  # the first name, twice; the second, and a word that the mask leaves out
     mask = torch.tensor([[1, 1], [1, 0]])
     assert mean_vector(text, mask).tolist() == [[1, 0, 0], [0, 1, 0]]
-    hints = names.compare(described, text, mask)
+    hints = names.compare(features, surest, text, mask)
     assert hints.shape == (2, 1, Names.CHANNELS, 2, 2)
-    for n, agree in enumerate(([1, 0, half, 0], [0, 1, half, 1])):
-        expected = torch.tensor(agree)
-        by_hand = torch.stack([(expected - expected.mean()) / (expected.std(correction=0) + 1e-3), 5 * expected, 5 * (expected - 1)])
-        torch.testing.assert_close(hints[n, 0].flatten(1), by_hand, atol=1e-5, rtol=0)
-    assert hints[0, 0, 0].flatten().tolist() == pytest.approx([1.302, -0.970, 0.637, -0.970], abs=1e-3)  # mean 0.427, deviation 0.439
+    share = math.exp(15) / (math.exp(15) + 999)  # of the class that is meant: the other 999 have cosine 0
+    rest = (1 - share) / 999
+    def by_hand(x, unit): return torch.stack([(x - x.mean()) / (x.std(correction=0) + 1e-3), x / unit, (x - x.max()) / unit])
+    for n in (0, 1):
+        agree = share * 50 * cells[:, n] + rest * (50 * cells[:, 1 - n] - 998 * 100)
+        torch.testing.assert_close(hints[n, 0].flatten(1), torch.cat([by_hand(agree, 3), by_hand(torch.tensor([50.0, 50, 20, 10]), 10)]), atol=1e-3, rtol=0)
+    assert hints[0, 0, 0].flatten().tolist() == pytest.approx([1.588, -0.855, 0.122, -0.855], abs=2e-3)  # 50, 0, 20, 0: mean 17.5, deviation 20.5
 
 
 @torch.inference_mode()
 def test_names_are_compared_frame_by_frame_and_fit_one_cell():
-    names, described = two_names(), torch.randn(1, 3, 3, 2, 2)
+    names, features = two_names(), torch.randn(1, 3, 2, 2, 2)
+    surest = names.surest(features)
     text, mask = torch.randn(2, 4, 3), torch.ones(2, 4, dtype=torch.long)
-    torch.testing.assert_close(names.compare(described, text, mask), torch.cat([names.compare(described[:, t:t + 1], text, mask) for t in range(3)], 1))
-    assert names.compare(described[..., :1, :1], text, mask).isfinite().all()  # the smallest picture has one cell of stride 32
+    torch.testing.assert_close(names.compare(features, surest, text, mask), torch.cat([names.compare(features[:, t:t + 1], surest[:, t:t + 1], text, mask) for t in range(3)], 1))
+    assert names.compare(features[..., :1, :1], surest[..., :1, :1], text, mask).isfinite().all()  # the smallest picture has one cell of stride 32
     model = built(shared(**NAMED, image_size=(32, 32)))
     assert model(torch.randn(1, 1, 3, 32, 32), IDS, MASK).isfinite().all()
 
@@ -307,9 +311,11 @@ def test_real_names_find_a_bear(davis, weights):
     frame = cv2.resize(read_frame(bear["frames"][0]), (W, H), interpolation=cv2.INTER_AREA)
     seen = model.look(normalise(torch.from_numpy(frame).permute(2, 0, 1))[None, None])
     text = load_tokenizer(model.cfg.text_encoder)(["a brown bear", "a white bus"], padding=True, return_tensors="pt")
-    stands_out = model.names.compare(seen["names"], model.text(text["input_ids"], text["attention_mask"]), text["attention_mask"])[:, 0, 0]
+    stands_out = model.names.compare(seen[32], seen["surest"], model.text(text["input_ids"], text["attention_mask"]), text["attention_mask"])[:, 0, 0]
     inside = cv2.resize((read_mask(bear["masks"][0]) == 1).astype(np.float32), stands_out.shape[:0:-1], interpolation=cv2.INTER_AREA) > 0.5
     bear, bus = (x[torch.from_numpy(inside)].mean() - x[torch.from_numpy(~inside)].mean() for x in stands_out)
+    nameable = seen["surest"][0, 0, 0]
+    assert nameable[torch.from_numpy(inside)].mean() > nameable[torch.from_numpy(~inside)].mean() + 3
     assert inside.sum() > 10 and bear > 1 and bear > bus + 0.5, (bear, bus)
     classes = model.backbone.classifier(seen[32][0, 0].permute(1, 2, 0)[torch.from_numpy(inside)]).softmax(-1).mean(0)
     assert classes.argmax() in (294, 295, 296, 297)  # ImageNet's bears
@@ -471,7 +477,7 @@ def test_the_cache_holds_what_look_sees(frames, capsys, names):
         pictures, _ = frames.read(video, t)
         for mirrored, shown in ((False, pictures), (True, pictures[:, :, ::-1])):
             seen, kept = look(model, shown), cache.read(video, t, mirrored)
-            assert set(kept) == set(seen) == {4, 8, 16, 32} | ({"names"} if names else set())
+            assert set(kept) == set(seen) == {4, 8, 16, 32} | ({"surest"} if names else set())
             for s in seen: assert_alike(kept[s], seen[s][0])
     with torch.inference_mode():
         ids, mask = IDS[:2], MASK[:2]
@@ -771,12 +777,12 @@ def test_checkpoints_hold_the_average(everything):
 
 
 def test_training_on_cached_features_learns(everything, capsys):
-    cfg = replace(everything, compose=0, max_videos=1, drop_words=0.0, dropout=0.0, head_dropout=0.0, augment=False, every=1, ema=0.0, epoch_size=48, lr=5e-3, epochs=4, val_every=4)
+    cfg = replace(everything, compose=0, max_videos=1, drop_words=0.0, dropout=0.0, head_dropout=0.0, augment=False, every=1, ema=0.0, epoch_size=48, lr=5e-3, epochs=10, val_every=10)
     trainer = Trainer(cfg)
     begin_run(trainer)
     backbone = counting(trainer.bare_model.backbone.features)
     losses = []
-    for _ in range(4): losses.append(run_epoch(trainer)["train_loss"])
+    for _ in range(cfg.epochs): losses.append(run_epoch(trainer)["train_loss"])
     windows = len(trainer.val_loader)
     assert losses[-1] < 0.6 * losses[0], losses
     assert len(backbone) == windows  # looked at in validation alone

@@ -1,0 +1,61 @@
+"""What a change to the best preset does, without a look at the val videos: the training videos in three folds, each held out once. Appends to folds.csv, one row a (variant, fold); rows that are there are kept.
+
+A held-out fold is scored as the val videos are in ablation.py: J of its videos' own sentences (`plain`), and on clips composed of them J with the right sentence (`right`) and with the other object's (`other`).
+
+    RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/folds.py NAME [flags of rvos train] [--folds 0 1 2]
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+import tyro
+from ablation import REAL_PARTS, score
+from rvos_nb.core import Config, home, lock, write_text
+from rvos_nb.data import compose_splits, load_annotations
+from rvos_nb.training import Trainer, begin_run, load_best, train_epochs
+
+FOLDS = 3
+
+
+def fold_data(source: Path, fold: int) -> Path:
+    "The training videos of `source` as data of their own: every third one, from number `fold` on, is its val split."
+    root = home() / "folds" / f"fold{fold}"
+    names = sorted(load_annotations(source, "train"))
+    with lock(root):
+        for part in ("DAVIS/JPEGImages", "DAVIS/Annotations", "davis_text_annotations"):
+            (root / part).parent.mkdir(parents=True, exist_ok=True)
+            if not (root / part).exists(): (root / part).symlink_to(source.absolute() / part)
+        for split, videos in (("train", [v for i, v in enumerate(names) if i % FOLDS != fold]), ("val", names[fold::FOLDS])):
+            write_text(root / "DAVIS/ImageSets/2017" / f"{split}.txt", "".join(f"{v}\n" for v in videos))
+    return root
+
+
+def main() -> None:
+    p = argparse.ArgumentParser()
+    p.add_argument("name"); p.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS))); p.add_argument("--threads", type=int, default=1)
+    a, flags = p.parse_known_args()
+    path = Path(__file__).with_suffix(".csv")
+    torch.set_num_threads(a.threads)
+    for fold in a.folds:
+        done = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["variant", "fold"])
+        if ((done.variant == a.name) & (done.fold == fold)).any(): continue
+        parts = REAL_PARTS()
+        cfg = tyro.cli(Config, args=flags, default=Config.preset("best", **parts | {"data": str(fold_data(Path(parts["data"]), fold))}, val_every=10_000, out=str(home() / "folds" / f"{a.name}-{fold}")))
+        trainer = Trainer(cfg)
+        begin_run(trainer)
+        train_epochs(trainer)
+        trainer.close()
+        composed = home() / "folds" / f"composed{fold}"
+        with lock(composed): compose_splits(cfg.data, composed, train=2, val=20, frames=12, every=2, seed=0)
+        model, state = load_best(trainer.run.folder / "last.pth")
+        plain, listening = score(model, cfg, trainer.splits["val"]), score(model, cfg, load_annotations(composed, "val"))
+        row = {"variant": a.name, "fold": fold, "flags": " ".join(flags), "train_iou": state["history"][-1]["train_iou"], "plain": plain.J.mean(), "right": listening.J.mean(), "other": listening.other.mean()}
+        with lock(home() / "folds" / "csv"):
+            done = pd.read_csv(path) if path.exists() else done
+            pd.concat([done, pd.DataFrame([row])]).to_csv(path, index=False, float_format="%.4f")
+        print(pd.DataFrame([row]).drop(columns="flags").round(3).to_string(index=False), flush=True)
+
+
+if __name__ == "__main__": sys.exit(main())
