@@ -51,7 +51,7 @@ def main() -> None:
         for image_size, clip_len, batch_size in (((160, 288), 4, 2), ((256, 448), 1, 8)):
             same = dict(data=str(demo_data(n_train=8, n_val=1)), image_size=image_size, clip_len=clip_len, batch_size=batch_size, backbone_weights="none", text_weights="none", device=a.device, epoch_size=10_000, augment=False)
             report = Config.preset("report", **same, text_encoder=base, accumulate=1)
-            best = Config.preset("best", **same, text_encoder=small, compose=0, every=1, feature_cache=False, names=False)
+            best = Config.preset("best", **same, text_encoder=small, compose=0, every=1, feature_cache=False)
             cfgs = {"report": report, "best": best, "best, cached": replace(best, feature_cache=True)}
             trainers = {k: Trainer(replace(cfg, out=str(tmp / f"{k}-{clip_len}"))) for k, cfg in cfgs.items()}
             batches, times, peak = {k: iter(t.train_loader) for k, t in trainers.items()}, {k: [] for k in cfgs}, {}
