@@ -1,6 +1,6 @@
 """The table of results in README.md and its picture: writes benchmarks/results.csv and nbs/images/segmented_clip.jpg.
 
-Trains the demo preset unless it has been trained already (under RVOS_HOME), and reads what report_on_davis.py and best_on_davis.py left.
+Trains the demo preset unless it has been trained already (under RVOS_HOME), and reads what report_on_davis.py, best_on_davis.py and all_kinds_on_demo.py left.
 
     python benchmarks/results.py && python .ci/readme.py
 """
@@ -25,6 +25,7 @@ with tempfile.TemporaryDirectory() as d:  # clips that did not exist while the p
     new = load_splits(replace(cfg, data=str(Path(d) / "data")))["val"]
     tables = {"`demo`, talking shapes (attribute)": last(pd.read_csv(run / "scores.csv")),
               "`demo`, 100 clips of another seed": score_videos(model, make_loader(new, cfg, train=False)),
+              "talking shapes, all kinds of sentences": last(pd.read_csv(here / "all_kinds_on_demo" / "scores.csv")),
               "`report`, 9 DAVIS val videos": last(pd.read_csv(here / "report_on_davis" / "scores.csv")),
               "`best`, 9 DAVIS val videos": last(pd.read_csv(here / "best_on_davis" / "scores.csv")),
               "`best`, 36 clips composed of them": pd.read_csv(here / "best_on_davis" / "composed.csv")}
