@@ -2,8 +2,8 @@
 
 Each model trains for the same time (3 minutes, one thread; what is cached on disk is made beforehand and its time given apart) with a schedule that is fitted to it by timing a few steps, and its last weights are scored:
 J and F of every val sentence at the masks' own size, J with the sentence of the next object of the clip, and J by kind of sentence. Data: `real` (RVOS_DAVIS; scored on its val videos and on clips composed
-of them, fixed by seed 0), and `demo` (talking shapes with all kinds of sentences; everything trained from nothing, so rows that need pretrained parts are left out). The best preset is the row +composed; `best` trains the same
-with another budget: --minutes 10 --threads 2 --rows report best "report's head on cached features". The rows of MORE, variants of it, are run where --rows names them, `more` all of them.
+of them, fixed by seed 0), and `demo` (talking shapes with all kinds of sentences; everything trained from nothing, so rows that need pretrained parts are left out). `best` is +composed with the share of composed clips and
+of sentences without words that benchmarks/folds.py chose. Longer: --minutes 10 --threads 2 --rows report best "report's head on cached features". The rows of MORE, variants of it, are run where --rows names them, `more` all of them.
 
     RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/ablation.py [--minutes 3] [--seeds 0 1] [--data real demo] [--rows report best ...]
 """
@@ -37,8 +37,8 @@ STEPS = {  # each adds to those before it; real data
     "+decoder": dict(clip_len=1, batch_size=8, accumulate=1, temporal="none", every=best.every, **pick("decoder", "fuse_strides", "hidden_dim", "heads", "image_size")),
     "+words": pick("pooling", "positions", "gate", "look_back"),
     "+recipe": pick("backbone_lr_scale", "text_lr_scale", "feature_cache", "lr", "schedule", "weight_decay", "dropout", "head_dropout", "drop_words", "ema"),
-    "+names": pick("names", "skip_words"),
-    "+composed": pick("compose", "compose_share", "contrast", "stray"),
+    "+names": dict(names=True, skip_words=0.6),
+    "+composed": dict(compose=240, compose_share=0.6, contrast=2, stray=0.3),
     "+time": TIME,
 }
 DEMO_STEPS = {  # on the demo data, where everything is trained from nothing and every clip has several objects
@@ -151,7 +151,7 @@ WHOLE = dict.fromkeys(["seed", "threads", "trained_parameters", "steps", "cache_
 def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("--minutes", type=float, default=3.0); p.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    p.add_argument("--data", nargs="+", default=["real", "demo"]); p.add_argument("--rows", nargs="+", default=[*STEPS, "report's head on cached features", *DEMO_STEPS])
+    p.add_argument("--data", nargs="+", default=["real", "demo"]); p.add_argument("--rows", nargs="+", default=[*STEPS, "best", "report's head on cached features", *DEMO_STEPS])
     p.add_argument("--threads", type=int, default=1)
     a, path = p.parse_args(), HERE / "ablation.csv"
     torch.set_num_threads(a.threads)
