@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from rvos_nb.core import Config
 from rvos_nb.demo import demo_data, write_text_encoder
-from rvos_nb.training import Trainer
+from rvos_nb.training import Trainer, begin_run
 
 
 def text_encoder(folder: Path, **size) -> str:
@@ -54,6 +54,7 @@ def main() -> None:
             best = Config.preset("best", **same, text_encoder=small, compose=0, every=1, feature_cache=False)
             cfgs = {"report": report, "best": best, "best, cached": replace(best, feature_cache=True)}
             trainers = {k: Trainer(replace(cfg, out=str(tmp / f"{k}-{clip_len}"))) for k, cfg in cfgs.items()}
+            for t in trainers.values(): begin_run(t)  # makes the cache
             batches, times, peak = {k: iter(t.train_loader) for k, t in trainers.items()}, {k: [] for k in cfgs}, {}
             for n in range(a.steps + 2):
                 for k, t in trainers.items():
