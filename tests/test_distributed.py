@@ -47,7 +47,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def cfg(data, tmp_path) -> Config:
     "An epoch is one step, so the history holds the loss of each; the preset's word attention, and one pass through all parts."
-    return Config(data=str(data), out=str(tmp_path / "run"), image_size=(32, 48), clip_len=2, val_window=4, batch_size=8, epoch_size=8, epochs=STEPS, hidden_dim=16, heads=2,
+    return Config(data=str(data), choice_weight=0.0, out=str(tmp_path / "run"), image_size=(32, 48), clip_len=2, val_window=4, batch_size=8, epoch_size=8, epochs=STEPS, hidden_dim=16, heads=2,  # no choice: sentences choose within what one process has of a batch
                   val_every=STEPS, temporal="conv3d", minutes=0.0, device="cpu")
 
 

@@ -275,8 +275,8 @@ def test_broken_safetensors_are_named(whole, tmp_path):
 class Faulty(training.RVOSLoss):
     "A loss that does something else at its n-th training calls."
     at, calls, what = set(), 0, None
-    def forward(self, logits, masks, valid=None):
-        total, parts = super().forward(logits, masks, valid)
+    def forward(self, logits, masks, valid=None, clip=None):
+        total, parts = super().forward(logits, masks, valid, clip)
         if not logits.requires_grad: return total, parts
         Faulty.calls += 1
         return (Faulty.what(total) if Faulty.calls in Faulty.at else total), parts
