@@ -37,8 +37,8 @@ STEPS = {  # each adds to those before it; real data
     "+decoder": dict(clip_len=1, batch_size=8, accumulate=1, temporal="none", every=best.every, **pick("decoder", "fuse_strides", "hidden_dim", "heads", "image_size")),
     "+words": pick("pooling", "positions", "gate", "look_back"),
     "+recipe": pick("backbone_lr_scale", "text_lr_scale", "feature_cache", "lr", "schedule", "weight_decay", "dropout", "head_dropout", "drop_words", "ema"),
-    "+names": dict(names=True, skip_words=0.6),
-    "+composed": dict(compose=240, compose_share=0.6, contrast=2, stray=0.3),
+    "+names": pick("names", "skip_words"),
+    "+composed": pick("compose", "compose_share", "contrast", "stray"),
     "+time": TIME,
 }
 DEMO_STEPS = {  # on the demo data, where everything is trained from nothing and every clip has several objects
