@@ -1,6 +1,6 @@
 """From the report's model to the best preset, one weakness at a time: writes ablation.csv, one row a (model, data, seed, budget). Rows that are there are kept, so it can be stopped and started again.
 
-Each model gets as many steps as fit into the same time (3 minutes, one thread) when each frame is looked at anew, by timing a few steps; a cache on disk buys no further steps, it only ends the row earlier. Its last weights are scored:
+Each model gets as many steps as fit into the same time (3 minutes, one thread), by timing a few steps; composing clips and caching features come before and are in `cache_s`. Its last weights are scored:
 J and F of every val sentence at the masks' own size, J with the sentence of the next object of the clip, and J by kind of sentence. Data: `real` (RVOS_DAVIS; scored on its val videos and on clips composed
 of them, fixed by seed 0), and `demo` (talking shapes with all kinds of sentences; everything trained from nothing, so rows that need pretrained parts are left out). The best preset is the row +composed; `best` trains
 the same with another budget: --minutes 10 --threads 2 --rows report best "report's head on cached features". The rows of MORE, variants of it, are run where --rows names them, `more` all of them.
@@ -79,6 +79,7 @@ def fitted(cfg: Config, minutes: float) -> tuple[Config, float]:
     "`cfg` with as many steps as fit into `minutes`, measured over a few; and the seconds that its caches took."
     start = time.monotonic()
     trainer = Trainer(replace(cfg, out=str(home() / "ablation" / f"timing-{os.getpid()}"), minutes=0.0))
+    begin_run(trainer)  # makes the cache of features
     made, a_step = time.monotonic() - start, []
     for epoch in (0, cfg.epochs - 1) if cfg.still else (0,):  # the first epochs may have single frames
         steps = []
@@ -146,7 +147,16 @@ def composed_val(cfg: Config) -> Path:
     with lock(root): return compose_splits(cfg.data, root, train=2, val=36, seed=0)
 
 
-WHOLE = dict.fromkeys(["seed", "threads", "trained_parameters", "steps", "cache_s"], int)
+def is_done(path: Path, **key) -> bool:
+    "Has the table at `path` a row with these values?"
+    return path.exists() and bool(np.logical_and.reduce([pd.read_csv(path)[k] == v for k, v in key.items()]).any())
+
+
+def append(path: Path, row: dict) -> None:
+    "Add `row` to the table at `path`; several processes may."
+    with lock(home() / path.stem / "csv"):
+        table = pd.concat([pd.read_csv(path)] * path.exists() + [pd.DataFrame([row])])
+        table.to_csv(path, index=False, float_format="%.4f")
 
 
 def main() -> None:
@@ -159,13 +169,8 @@ def main() -> None:
     for seed in a.seeds:
         for data in a.data:
             for row in dict.fromkeys(r for rows in a.rows for r in (MORE if rows == "more" else [rows])):
-                done = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["row", "data", "seed", "minutes"])
-                if ((done.row == row) & (done.data == data) & (done.seed == seed) & (done.minutes == a.minutes)).any(): continue
-                found = run_row(row, data, seed, a.minutes)
-                if found is None: continue
-                with lock(home() / "ablation" / "csv"):
-                    done = pd.read_csv(path) if path.exists() else done
-                    pd.concat([done, pd.DataFrame([found])]).astype(WHOLE).to_csv(path, index=False, float_format="%.4f")
+                if is_done(path, row=row, data=data, seed=seed, minutes=a.minutes): continue
+                if found := run_row(row, data, seed, a.minutes): append(path, found)
 
 
 if __name__ == "__main__": main()

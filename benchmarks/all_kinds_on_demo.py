@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 here = Path(__file__).parent / "all_kinds_on_demo"
-flags = shlex.split("--demo-mix all --demo-clips 1000 --choice-weight 1 --contrast 3 --batch-size 18 --look-back --decoder shared --fuse-strides 8 16 --hidden-dim 48 --heads 4 --temporal motion --clip-len 2 --still 0.4 "
-                    "--lr 1e-3 --epochs 20 --epoch-size 5400 --val-every 20 --minutes 0 --device cpu") + sys.argv[1:]
+flags = shlex.split("--demo-mix all --demo-clips 1000 --choice-weight 1 --contrast 3 --batch-size 18 --look-back --decoder shared --fuse-strides 8 16 --hidden-dim 48 --heads 4 --temporal motion --clip-len 2 --still 0.5 "
+                    "--lr 1e-3 --epochs 18 --epoch-size 5400 --val-every 18 --minutes 0 --device cpu") + sys.argv[1:]
 
 with tempfile.TemporaryDirectory() as folder:
     run, home = Path(folder) / "run", {**os.environ, "RVOS_HOME": str(Path(folder) / "home")}  # nothing made before

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import tyro
-from ablation import REAL_PARTS, score
+from ablation import REAL_PARTS, append, is_done, score
 from rvos_nb.core import Config, home, lock, write_text
 from rvos_nb.data import compose_splits, load_annotations
 from rvos_nb.training import Trainer, begin_run, load_best, train_epochs
@@ -39,8 +39,7 @@ def main() -> None:
     path = Path(__file__).with_suffix(".csv")
     torch.set_num_threads(a.threads)
     for fold in a.folds:
-        done = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["variant", "fold"])
-        if ((done.variant == a.name) & (done.fold == fold)).any(): continue
+        if is_done(path, variant=a.name, fold=fold): continue
         parts = REAL_PARTS()
         cfg = tyro.cli(Config, args=flags, default=Config.preset("best", **parts | {"data": str(fold_data(Path(parts["data"]), fold))}, val_every=10_000, out=str(home() / "folds" / f"{a.name}-{fold}")))
         trainer = Trainer(cfg)
@@ -52,9 +51,7 @@ def main() -> None:
         model, state = load_best(trainer.run.folder / "last.pth")
         plain, listening = score(model, cfg, trainer.splits["val"]), score(model, cfg, load_annotations(composed, "val"))
         row = {"variant": a.name, "fold": fold, "flags": " ".join(flags), "train_iou": state["history"][-1]["train_iou"], "plain": plain.J.mean(), "right": listening.J.mean(), "other": listening.other.mean()}
-        with lock(home() / "folds" / "csv"):
-            done = pd.read_csv(path) if path.exists() else done
-            pd.concat([done, pd.DataFrame([row])]).to_csv(path, index=False, float_format="%.4f")
+        append(path, row)
         print(pd.DataFrame([row]).drop(columns="flags").round(3).to_string(index=False), flush=True)
 
 
