@@ -2,8 +2,8 @@
 
 Each model gets as many steps as fit into the same time (3 minutes, one thread), by timing a few steps; composing clips and caching features come before and are in `cache_s`. Its last weights are scored:
 J and F of every val sentence at the masks' own size, J with the sentence of the next object of the clip, and J by kind of sentence. Data: `real` (RVOS_DAVIS; scored on its val videos and on clips composed
-of them, fixed by seed 0), and `demo` (talking shapes with all kinds of sentences; everything trained from nothing, so rows that need pretrained parts are left out). The best preset is the row +composed; `best` trains
-the same with another budget: --minutes 10 --threads 2 --rows report best "report's head on cached features". The rows of MORE, variants of it, are run where --rows names them, `more` all of them.
+of them, fixed by seed 0), and `demo` (talking shapes with all kinds of sentences; everything trained from nothing, so rows that need pretrained parts are left out). The best preset is the row +composed; `best` is
+the same with the preset's own schedule, beside models that get the full budget: --minutes 10 --threads 2 --rows report best "report's head on cached features". The rows of MORE, variants of it, are run where --rows names them, `more` all of them.
 
     RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/ablation.py [--minutes 3] [--seeds 0 1] [--data real demo] [--rows report best ...]
 """
@@ -120,7 +120,8 @@ def run_row(row: str, data: str, seed: int, minutes: float) -> dict | None:
     out = home() / "ablation" / f"{data}-{row.strip('+').replace(' ', '-')}-{seed}-{minutes:g}"
     if (out / "fitted.json").exists(): known = json.loads((out / "fitted.json").read_text())
     else:
-        cfg, made = fitted(cfg, minutes)
+        fits, made = fitted(cfg, minutes)
+        if row != "best": cfg = fits
         write_text(out / "fitted.json", json.dumps(known := {"made": made, "knobs": {k: getattr(cfg, k) for k in ("epochs", "epoch_size", "val_every", "minutes")}}))
     made, cfg, start = known["made"], replace(cfg, **known["knobs"], out=str(out), resume=bool(resumable(out))), time.monotonic()
     trainer = Trainer(cfg)

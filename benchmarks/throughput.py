@@ -1,6 +1,7 @@
-"""Training clips a second of the best preset against the report's, same clips and batch, steps taken in turns in one process: writes throughput.csv. Whole training steps count: loading, forward, backward, optimizer.
+"""Training clips a second of the best preset against the report's, same clips and batch, taking turns in one process: writes throughput.csv. Whole training steps count: loading, forward, backward, optimizer. A turn is
+a few steps, the first of which is left out: it finds the memory and the processor's cache as the other model left them, which no training does.
 
-    python benchmarks/throughput.py [--steps 12] [--threads 2] [--device cpu]
+    python benchmarks/throughput.py [--turns 6] [--threads 2] [--device cpu]
 
 `report` is literal: ResNet50 and a BERT of base size, all of it trained. `best` has its backbone and text encoder frozen and sees each frame anew; `best, cached` reads what the backbone saw from disk. Speed does not depend on what
 weights hold, so all are random and nothing is downloaded. The data is the embedded demo's, enlarged to the clip size. On a GPU the model's own number format is used, and peak memory is noted.
@@ -41,7 +42,7 @@ def one_step(trainer: Trainer, batches) -> float:
 
 def main() -> None:
     p = argparse.ArgumentParser()
-    p.add_argument("--steps", type=int, default=12); p.add_argument("--threads", type=int, default=2); p.add_argument("--device", default="cpu")
+    p.add_argument("--turns", type=int, default=6); p.add_argument("--threads", type=int, default=2); p.add_argument("--device", default="cpu")
     a, rows = p.parse_args(), []
     torch.set_num_threads(a.threads)
     with tempfile.TemporaryDirectory() as tmp:
@@ -56,12 +57,12 @@ def main() -> None:
             trainers = {k: Trainer(replace(cfg, out=str(tmp / f"{k}-{clip_len}"))) for k, cfg in cfgs.items()}
             for t in trainers.values(): begin_run(t)  # makes the cache
             batches, times, peak = {k: iter(t.train_loader) for k, t in trainers.items()}, {k: [] for k in cfgs}, {}
-            for n in range(a.steps + 2):
+            for turn in range(a.turns + 1):
                 for k, t in trainers.items():
                     if t.device.type == "cuda": torch.cuda.reset_peak_memory_stats()
-                    s = one_step(t, batches[k])
+                    seconds = [one_step(t, batches[k]) for _ in range(3)]
                     if t.device.type == "cuda": peak[k] = torch.cuda.max_memory_allocated() / 2**20
-                    if n >= 2: times[k].append(s)
+                    if turn: times[k] += seconds[1:]
             for k, t in trainers.items():
                 seconds = float(np.median(times[k]))
                 rows.append({"model": k, "height": image_size[0], "width": image_size[1], "clip_len": clip_len, "batch_size": batch_size, "device": a.device, "threads": a.threads, "s_per_step": round(seconds, 4),

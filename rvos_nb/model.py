@@ -524,7 +524,8 @@ class RVOSModel(nn.Module):
         if shared: maps = {s: x.unflatten(0, (-1, T)) for s, x in self.pyramid({s: features[s].flatten(0, 1) for s in self.strides}, size).items()}
         else: maps = self.backbone.refine(features)
         if self.motion is not None: maps = self.motion(maps)
-        for_each = lambda x: x if of is None else x[of]
+        rows = None if of is None else torch.tensor(of, device=text.device)
+        for_each = lambda x: x if rows is None else x.index_select(0, rows)  # its gradient is cheaper than that of x[of]
         hints = self.names.compare(for_each(features[32]), for_each(features["surest"]), text, text_mask) if self.names is not None else None
         return {s: for_each(x) for s, x in maps.items()}, hints
 
