@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
 from rvos_nb.core import Config, keep_freed_memory
 from rvos_nb.data import FrameCache, load_annotations, read_frame, read_mask
 from rvos_nb.demo import make_demo_data
+from rvos_nb.loss import RVOSLoss
 from rvos_nb.model import RVOSModel, VisualBackbone
 
 
@@ -58,6 +60,20 @@ def fused_adamw() -> tuple[float, float]:
     return paired(*(torch.optim.AdamW(weights, foreach=False, fused=f).step for f in (False, True)))
 
 
+def loss_terms() -> tuple[float, float]:
+    x, masks, valid = torch.randn(8, 1, 1, 256, 448, requires_grad=True), (torch.rand(8, 1, 256, 448) > 0.8).float(), torch.ones(8, 1, 256, 448, dtype=torch.bool)
+    def textbook():  # the three terms as they are written down, each by itself
+        y, t, v = x[:, :, 0].flatten(1), masks.flatten(1), valid.float().flatten(1)
+        ce, again = (F.binary_cross_entropy_with_logits(y, t, reduction="none") for _ in range(2))
+        p, pixels = y.sigmoid() * v, v.sum()
+        dice = (1 - (2 * (p * t * v).sum(1) + 1) / (p.sum(1) + (t * v).sum(1) + 1)).mean()
+        focal = ((0.25 * t + 0.75 * (1 - t)) * (1 - torch.exp(-again)) ** 2 * again * v).sum() / pixels
+        return 0.3 * (ce * v).sum() / pixels + 0.6 * dice + 0.1 * focal
+    shared = lambda: RVOSLoss()(x, masks, valid)[0]
+    assert torch.isclose(textbook(), shared())
+    return paired(lambda: textbook().backward(), lambda: shared().backward())
+
+
 def freed_memory(keep: bool) -> float:  # one process each: the setting cannot be taken back
     if keep: keep_freed_memory()
     backbone, x = VisualBackbone("mobilenet_v2", "none").train(), torch.randn(1, 4, 3, 192, 320)
@@ -70,7 +86,8 @@ if sys.argv[1:]:
     sys.exit()
 pairs = {"4-frame clip at 192x320: decoding 480p JPEG and PNG; reading the frame cache": frame_cache,
          "resnet50, 4 frames, inference: contiguous; channels_last": channels_last,
-         "AdamW step of the report's model: one weight at a time; fused": fused_adamw}
+         "AdamW step of the report's model: one weight at a time; fused": fused_adamw,
+         "loss and its gradient, 8 masks of 256x448: each term by itself; what they share once": loss_terms}
 rows = [(name, *f()) for name, f in pairs.items()]
 times = {how: [] for how in ("give", "keep")}
 for _ in range(3):
