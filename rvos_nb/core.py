@@ -65,7 +65,6 @@ class Config:
     text_weights: str = "none"  # "default" (those of the name or folder) or "none": built from its configuration
     pooling: Literal["cls", "mean", "words"] = "words"  # one vector a sentence, or a key and value for each word
     fuse_strides: tuple[int, ...] = (4, 8, 16)  # feature maps that attend to the sentence
-    finest: Literal[4, 8, 16, 32] = 4  # stride of the finest feature map that is used: where edges are drawn, and what costs most
     look_back: bool = False  # words attend to the frame before the frame attends to them: vision to words and words to vision
     names: bool = False  # tell each cell what the backbone's own classifier says of it: how well the sentence fits, and how sure it is that something is there (06_model)
     hidden_dim: int = 32  # channels after fusion
@@ -143,10 +142,8 @@ def check_config(cfg: "Config") -> None:
         if test and not test(value): raise ConfigError(f"{field.name} = {value!r}: expected {words}")
     if cfg.hidden_dim % cfg.heads:
         raise ConfigError(f"hidden_dim = {cfg.hidden_dim}: expected a multiple of heads = {cfg.heads}")
-    if cfg.decoder == "shared" and min(cfg.fuse_strides) <= cfg.finest:
-        raise ConfigError(f"fuse_strides = {cfg.fuse_strides}: expected only strides above finest = {cfg.finest} with decoder = 'shared', whose finest map is the same for all sentences")
-    if cfg.decoder == "fpn" and min(cfg.fuse_strides) < cfg.finest:
-        raise ConfigError(f"fuse_strides = {cfg.fuse_strides}: expected none below finest = {cfg.finest}, which is the finest map that is used")
+    if cfg.decoder == "shared" and 4 in cfg.fuse_strides:
+        raise ConfigError(f"fuse_strides = {cfg.fuse_strides}: expected no 4 with decoder = 'shared', whose map of stride 4 is the same for all sentences")
     if cfg.names and (cfg.decoder != "shared" or cfg.text_lr_scale or cfg.pooling != "words"):
         raise ConfigError("names = True: expected decoder = 'shared', pooling = 'words' and text_lr_scale = 0 with it, since names are compared with words that do not change")
     if cfg.feature_cache and cfg.backbone_lr_scale:

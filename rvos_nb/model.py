@@ -480,7 +480,7 @@ class RVOSModel(nn.Module):
         super().__init__()
         self.cfg, fpn, shared, D = cfg, cfg.decoder == "fpn", cfg.decoder == "shared", cfg.hidden_dim
         self.fuse_strides = tuple(sorted(cfg.fuse_strides)) if fpn or shared else (32,)
-        self.strides = tuple(s for s in (4, 8, 16, 32) if cfg.finest <= s and (s <= max(self.fuse_strides) or cfg.names)) if fpn or shared else (32,)
+        self.strides = tuple(s for s in (4, 8, 16, 32) if s <= max(self.fuse_strides) or cfg.names) if fpn or shared else (32,)
         self.backbone = VisualBackbone(cfg.backbone, cfg.backbone_weights, self.strides, refine=not (fpn or shared), frozen=cfg.backbone_lr_scale == 0, classify=cfg.names)
         self.text = TextEncoder(cfg.text_encoder, cfg.text_weights, cfg.pooling, frozen=cfg.text_lr_scale == 0, project=not shared)
         known = cfg.names and cfg.text_weights != "none"  # an untrained encoder's vectors say nothing; a checkpoint brings its own

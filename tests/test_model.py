@@ -183,17 +183,6 @@ def test_report_upsamples_bilinearly_from_stride_32(report):
     assert cells.shape == (2, 3) and torch.allclose(logits[20, 40] - logits[20, 39], logits[20, 30] - logits[20, 29], atol=1e-4)
 
 
-def test_the_finest_map_can_be_left_out():
-    for decoder, fuse in (("shared", (16, 32)), ("fpn", (8, 32))):
-        model = RVOSModel(Config(decoder=decoder, fuse_strides=fuse, finest=8)).eval()
-        assert model.strides == (8, 16, 32)
-        with torch.inference_mode():
-            assert sorted(s for s in model.look(torch.randn(1, 1, 3, 64, 96))) == [8, 16, 32]
-            assert model(torch.randn(1, 2, 3, 64, 96), IDS, MASK).shape == (2, 2, 1, 64, 96)
-    with pytest.raises(RVOSError, match="finest = 8"): Config(decoder="shared", fuse_strides=(8, 16), finest=8)
-    with pytest.raises(RVOSError, match="finest = 8"): Config(decoder="fpn", fuse_strides=(4, 8), finest=8)
-
-
 def test_every_trainable_part_gets_a_gradient():
     model = RVOSModel(Config()).train()
     model(torch.randn(2, 2, 3, 64, 96), IDS, MASK).square().mean().backward()
