@@ -56,9 +56,8 @@ MORE = {  # on real data: variants of the best preset, and the baseline of its f
     "best without strays": dict(stray=0.0),
     "best, words in all steps": dict(skip_words=0.0),
     "best without composed clips": dict(compose=0, contrast=1),
-    **{f"best, composed {share:g}": dict(compose_share=share) for share in (0.2, 0.4, 0.6, 0.8)},
-    "best, composed 0.6, +time": dict(compose_share=0.6, **TIME),
-    **{f"best, {n} training videos": dict(max_videos=n, compose_share=0.6) for n in (4, 8)},
+    **{f"best, composed {share:g}": dict(compose_share=share) for share in (0.2, 0.4, 0.75, 0.8)},
+    **{f"best, {n} training videos": dict(max_videos=n) for n in (4, 8)},
 }
 
 

@@ -164,7 +164,7 @@ PRESETS = {
     ),
     "best": dict(
         image_size=(256, 448), clip_len=1, every=3, batch_size=8, contrast=2, epoch_size=800, augment=True, feature_cache=True,
-        compose=240, compose_share=0.75, stray=0.3, drop_words=0.2, skip_words=0.6,
+        compose=240, compose_share=0.6, stray=0.3, drop_words=0.2, skip_words=0.6,
         backbone="mobilenet_v2", backbone_weights="default", text_encoder="sentence-transformers/all-MiniLM-L6-v2", text_weights="default",
         backbone_lr_scale=0.0, text_lr_scale=0.0, pooling="words", fuse_strides=(16, 32), look_back=True, names=True, hidden_dim=64, heads=8, dropout=0.2, head_dropout=0.1, gate=True, positions=True,
         choice_weight=0.0, temporal="none", decoder="shared", epochs=10, lr=2e-3, weight_decay=0.01, val_every=10, minutes=0.0,
