@@ -1,6 +1,6 @@
 """From the report's model to the best preset, one weakness at a time: writes ablation.csv, one row a (model, data, seed, budget). Rows that are there are kept, so it can be stopped and started again.
 
-Each model gets as many steps as fit into the same time (3 minutes, one thread), by timing a few steps; composing clips and caching features come before and are in `cache_s`. Its last weights are scored:
+Each model gets as many steps as fit into the same time (3 minutes, one thread), by timing a few steps; composing clips and caching features come before, and `cache_s` is what they took (little, where an earlier row had made them). Its last weights are scored:
 J and F of every val sentence at the masks' own size, J with the sentence of the next object of the clip, and J by kind of sentence. Data: `real` (RVOS_DAVIS; scored on its val videos and on clips composed
 of them, fixed by seed 0), and `demo` (talking shapes with all kinds of sentences; everything trained from nothing, so rows that need pretrained parts are left out). The best preset is the row +composed; `best` is
 the same with the preset's own schedule, beside models that get the full budget: --minutes 10 --threads 2 --rows report best "report's head on cached features". The rows of MORE, variants of it, are run where --rows names them, `more` all of them.
