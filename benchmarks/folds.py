@@ -1,10 +1,11 @@
-"""What a change to the best preset does, without a look at the val videos: the training videos in three folds, each held out once. Appends to folds.csv, one row a (variant, fold); rows that are there are kept.
+"""What a change to the best preset does, without a look at the val videos: the training videos in three folds, each held out once. Appends to folds.csv, one row a (variant, fold, seed); rows that are there are kept.
 
 A held-out fold is scored as the val videos are in ablation.py: J of its videos' own sentences (`plain`), and on clips composed of them J with the right sentence (`right`) and with the other object's (`other`).
 
-    RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/folds.py NAME [flags of rvos train] [--folds 0 1 2]
+    RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/folds.py NAME [flags of rvos train] [--folds 0 1 2] [--seeds 0 1]
 """
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -34,14 +35,14 @@ def fold_data(source: Path, fold: int) -> Path:
 
 def main() -> None:
     p = argparse.ArgumentParser()
-    p.add_argument("name"); p.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS))); p.add_argument("--threads", type=int, default=1)
+    p.add_argument("name"); p.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS))); p.add_argument("--seeds", type=int, nargs="+", default=[0]); p.add_argument("--threads", type=int, default=1)
     a, flags = p.parse_known_args()
     path = Path(__file__).with_suffix(".csv")
     torch.set_num_threads(a.threads)
-    for fold in a.folds:
-        if is_done(path, variant=a.name, fold=fold): continue
+    for seed, fold in itertools.product(a.seeds, a.folds):
+        if is_done(path, variant=a.name, fold=fold, seed=seed): continue
         parts = REAL_PARTS()
-        cfg = tyro.cli(Config, args=flags, default=Config.preset("best", **parts | {"data": str(fold_data(Path(parts["data"]), fold))}, val_every=10_000, out=str(home() / "folds" / f"{a.name}-{fold}")))
+        cfg = tyro.cli(Config, args=flags, default=Config.preset("best", **parts | {"data": str(fold_data(Path(parts["data"]), fold))}, val_every=10_000, seed=seed, out=str(home() / "folds" / f"{a.name}-{fold}-{seed}")))
         trainer = Trainer(cfg)
         begin_run(trainer)
         train_epochs(trainer)
@@ -50,7 +51,7 @@ def main() -> None:
         with lock(composed): compose_splits(cfg.data, composed, train=2, val=20, frames=12, every=2, seed=0)
         model, state = load_best(trainer.run.folder / "last.pth")
         plain, listening = score(model, cfg, trainer.splits["val"]), score(model, cfg, load_annotations(composed, "val"))
-        row = {"variant": a.name, "fold": fold, "flags": " ".join(flags), "train_iou": state["history"][-1]["train_iou"], "plain": plain.J.mean(), "right": listening.J.mean(), "other": listening.other.mean()}
+        row = {"variant": a.name, "fold": fold, "seed": seed, "flags": " ".join(flags), "train_iou": state["history"][-1]["train_iou"], "plain": plain.J.mean(), "right": listening.J.mean(), "other": listening.other.mean()}
         append(path, row)
         print(pd.DataFrame([row]).drop(columns="flags").round(3).to_string(index=False), flush=True)
 
