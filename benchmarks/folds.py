@@ -3,6 +3,8 @@
 A held-out fold is scored as the val videos are in ablation.py: J of its videos' own sentences (`plain`), and on clips composed of them J with the right sentence (`right`) and with the other object's (`other`).
 
     RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/folds.py NAME [flags of rvos train] [--folds 0 1 2] [--seeds 0 1]
+
+With `--of OTHER` nothing is trained: the models that variant OTHER left under RVOS_HOME are scored again, with flags that change only how a model answers (--one-object).
 """
 import argparse
 import itertools
@@ -35,23 +37,26 @@ def fold_data(source: Path, fold: int) -> Path:
 
 def main() -> None:
     p = argparse.ArgumentParser()
-    p.add_argument("name"); p.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS))); p.add_argument("--seeds", type=int, nargs="+", default=[0]); p.add_argument("--threads", type=int, default=1)
+    p.add_argument("name"); p.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS))); p.add_argument("--seeds", type=int, nargs="+", default=[0]); p.add_argument("--threads", type=int, default=1); p.add_argument("--of")
     a, flags = p.parse_known_args()
     path = Path(__file__).with_suffix(".csv")
     torch.set_num_threads(a.threads)
     for seed, fold in itertools.product(a.seeds, a.folds):
         if is_done(path, variant=a.name, fold=fold, seed=seed): continue
         parts = REAL_PARTS()
-        cfg = tyro.cli(Config, args=flags, default=Config.preset("best", **parts | {"data": str(fold_data(Path(parts["data"]), fold))}, val_every=10_000, seed=seed, out=str(home() / "folds" / f"{a.name}-{fold}-{seed}")))
-        trainer = Trainer(cfg)
-        begin_run(trainer)
-        train_epochs(trainer)
-        trainer.close()
+        folder = home() / "folds" / f"{a.of or a.name}-{fold}-{seed}"
+        data = str(fold_data(Path(parts["data"]), fold))
+        if not a.of:
+            trainer = Trainer(tyro.cli(Config, args=flags, default=Config.preset("best", **parts | {"data": data}, val_every=10_000, seed=seed, out=str(folder))))
+            begin_run(trainer)
+            train_epochs(trainer)
+            trainer.close()
         composed = home() / "folds" / f"composed{fold}"
-        with lock(composed): compose_splits(cfg.data, composed, train=2, val=20, frames=12, every=2, seed=0)
-        model, state = load_best(trainer.run.folder / "last.pth")
-        plain, listening = score(model, cfg, trainer.splits["val"]), score(model, cfg, load_annotations(composed, "val"))
-        row = {"variant": a.name, "fold": fold, "seed": seed, "flags": " ".join(flags), "train_iou": state["history"][-1]["train_iou"], "plain": plain.J.mean(), "right": listening.J.mean(), "other": listening.other.mean()}
+        with lock(composed): compose_splits(data, composed, train=2, val=20, frames=12, every=2, seed=0)
+        model, state = load_best(folder / "last.pth")
+        cfg = model.cfg = tyro.cli(Config, args=flags, default=model.cfg) if a.of else model.cfg
+        plain, listening = score(model, cfg, load_annotations(data, "val")), score(model, cfg, load_annotations(composed, "val"))
+        row = {"variant": a.name, "fold": fold, "seed": seed, "flags": " ".join([*(["--of", a.of] if a.of else []), *flags]), "train_iou": state["history"][-1]["train_iou"], "plain": plain.J.mean(), "right": listening.J.mean(), "other": listening.other.mean()}
         append(path, row)
         print(pd.DataFrame([row]).drop(columns="flags").round(3).to_string(index=False), flush=True)
 

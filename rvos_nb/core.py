@@ -74,6 +74,7 @@ class Config:
     gate: bool = True  # the mean word multiplies each pixel's features: a sentence that is only added is easily ignored
     positions: bool = True  # tell each pixel where it is: without it "left" cannot be learnt
     temporal: Literal["conv3d", "motion", "none"] = "none"  # how frames of a clip talk to each other: after the sentence came in, as in the report; before, once for all sentences; or not
+    one_object: bool = False  # each sentence names one object: of a mask in several pieces, only those nearly as sure as the surest stay (06_model)
     decoder: Literal["x32", "fpn", "shared"] = "fpn"  # "x32": bilinear from stride 32; "fpn": top-down to stride 4, for each sentence; "shared": the fine maps once for all sentences
     bce_weight: float = 0.3  # loss: every pixel counts the same (the three weights are the report's)
     dice_weight: float = 0.6  # overlap: small objects count as much as large ones
@@ -167,7 +168,7 @@ PRESETS = {
         compose=240, compose_share=0.6, stray=0.3, drop_words=0.2, skip_words=0.6,
         backbone="mobilenet_v2", backbone_weights="default", text_encoder="sentence-transformers/all-MiniLM-L6-v2", text_weights="default",
         backbone_lr_scale=0.0, text_lr_scale=0.0, pooling="words", fuse_strides=(16, 32), look_back=True, names=True, hidden_dim=64, heads=8, dropout=0.2, head_dropout=0.1, gate=True, positions=True,
-        choice_weight=0.0, temporal="none", decoder="shared", epochs=10, lr=2e-3, weight_decay=0.01, val_every=10, minutes=0.0,
+        choice_weight=0.0, temporal="none", decoder="shared", one_object=True, epochs=10, lr=2e-3, weight_decay=0.01, val_every=10, minutes=0.0,
     ),
 }
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_BAD', 'SILENT', 'READ_EVERY', 'FORMATS', 'HISTORY', 'SAME_RESULT', 'MAY_DIFFER', 'make_optimizer',
            'make_scheduler', 'MovingAverage', 'Progress', 'Diverged', 'bad_batches', 'train_one_epoch', 'predict_batch',
-           'validate', 'save_checkpoint', 'load_checkpoint', 'export_model', 'rebuild', 'find_checkpoint',
+           'settled', 'validate', 'save_checkpoint', 'load_checkpoint', 'export_model', 'rebuild', 'find_checkpoint',
            'load_or_previous', 'load_best', 'predict_video', 'centre_blob', 'partner', 'score_videos', 'mean_scores',
            'top_epochs', 'sample_sheet', 'RunResult', 'Trainer', 'after_step', 'held_interrupt', 'start_from', 'go_on',
            'run_epoch', 'close_epoch', 'rescue', 'out_of_memory', 'train_epochs', 'begin_run', 'fit', 'close_run',
@@ -170,6 +170,10 @@ def predict_batch(model: nn.Module, batch: dict) -> torch.Tensor:
     one_window = len(set(batch["video_id"])) == 1 and bool((batch["frame_ids"] == batch["frame_ids"][:1]).all())
     return model(batch["frames"][:1] if one_window else batch["frames"], batch["text_ids"], batch["text_mask"])[:, :, 0]
 
+def settled(model: nn.Module, logits: torch.Tensor) -> torch.Tensor:
+    "The logits that masks are made of: what `RVOSModel.settle` leaves; those of another module as they are."
+    return model.settle(logits) if hasattr(model, "settle") else logits
+
 # %% ../nbs/08_training.ipynb #4f737013
 READ_EVERY = 10  # batches between two looks at the figures
 
@@ -184,7 +188,7 @@ def validate(model: nn.Module, loader: ClipLoader, loss_fn: nn.Module, autocast=
     for n, batch in enumerate(bar, 1):
         with autocast() if autocast else torch.autocast("cpu", enabled=False): logits = predict_batch(model, batch)
         sums[0] += loss_fn(logits[:, :, None], batch["masks"], batch["valid"])[0] * len(logits)
-        sums[1] += iou(logits > 0, batch["masks"] > 0, batch["valid"]).sum()
+        sums[1] += iou(settled(model, logits) > 0, batch["masks"] > 0, batch["valid"]).sum()
         sums[2] += len(logits)
         if n % READ_EVERY == 0: bar.set_postfix(loss=f"{sums[0] / sums[2]:.3f}", IoU=f"{sums[1] / sums[2]:.3f}")
     bar.close()
@@ -274,7 +278,7 @@ def predict_video(model: nn.Module, loader: ClipLoader, video: str) -> tuple[np.
     frames, logits = [], [[] for _ in a["expressions"]]
     for sentences, batch in loader.windows(video):
         if sentences[0] == 0: frames.append(denormalise(batch["frames"][0]))
-        for e, x in zip(sentences, predict_batch(model, batch).float().cpu()): logits[e].append(x)
+        for e, x in zip(sentences, settled(model, predict_batch(model, batch).float().cpu())): logits[e].append(x)
     n = len(a["frames"])  # the last window may be padded
     return np.concatenate(frames)[:n], torch.stack([torch.cat(x)[:n] for x in logits])
 
@@ -455,7 +459,7 @@ def start_from(trainer: Trainer, run: str) -> None:
 
 # %% ../nbs/08_training.ipynb #db2eec24
 SAME_RESULT = {"out", "resume", "minutes", "save_minutes", "skip_bad", "device", "workers"}  # knobs that say where and how long, not what
-MAY_DIFFER = SAME_RESULT | {"init", "epochs", "patience", "name"}  # between a run and its resumption
+MAY_DIFFER = SAME_RESULT | {"init", "epochs", "patience", "name", "one_object"}  # between a run and its resumption
 
 def go_on(trainer: Trainer) -> None:
     "Put `trainer` where its folder's last.pth stands; `RVOSError` if its settings were others."

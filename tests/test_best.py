@@ -18,10 +18,14 @@ import torch
 from rvos_nb import model as model_module
 from rvos_nb import training
 from rvos_nb.core import Config, ConfigError, RVOSError
-from rvos_nb.data import COMPOSED_FRAMES, Collate, FrameCache, RVOSDataset, TrainSampler, finish_batch, load_annotations, load_splits, load_tokenizer, read_frame, read_mask
+from rvos_nb.data import (COMPOSED_FRAMES, Collate, FrameCache, RVOSDataset, TrainSampler, finish_batch, load_annotations, load_splits, load_tokenizer, make_loader,
+                          read_frame, read_mask)
 from rvos_nb.demo import make_demo_data
 from rvos_nb.draw import normalise
-from rvos_nb.model import CrossModalFusion, FeatureCache, MotionModule, Names, RVOSModel, TextEncoder, VisualBackbone, build_classifier, find_feature_nodes, last_layer, mean_vector
+from rvos_nb.inference import Segmenter
+from rvos_nb.loss import RVOSLoss
+from rvos_nb.model import (CrossModalFusion, FeatureCache, MotionModule, Names, RVOSModel, TextEncoder, VisualBackbone, build_classifier, find_feature_nodes, keep_surest,
+                           last_layer, mean_vector)
 from rvos_nb.training import MovingAverage, Trainer, begin_run, export_model, fit, load_best, load_checkpoint, make_optimizer, run_epoch
 from torch import nn
 from transformers import BertConfig, BertModel, Dinov2Backbone, Dinov2Config, SwinBackbone, SwinConfig, SwinModel
@@ -860,8 +864,43 @@ def test_each_row_of_the_ablation_changes_something_and_ends_at_the_best_preset(
         rows = [about(r, data) for r in steps]
         assert all(a != b for a, b in zip(rows, rows[1:])), data
         assert rows[0]["decoder"] == "x32" and rows[-1]["temporal"] == "motion"
-    composed, best = about("+composed", "real"), about("best", "real")
-    assert {k for k in best if best[k] != composed[k]} <= {"max_stride"}  # which says nothing of single frames
-    for row in ablation.MORE: assert about(row, "real") != best
+    last, best = about("+one object", "real"), about("best", "real")
+    assert {k for k in best if best[k] != last[k]} <= {"max_stride"}  # which says nothing of single frames
+    for row in ablation.MORE: assert about(row, "real") | {"one_object": True} != best and not about(row, "real")["one_object"]
     head = about("report's head on cached features", "real")
     assert head["decoder"] == "x32" and head["feature_cache"] and not head["backbone_lr_scale"]
+
+
+def test_keep_surest_by_hand():
+    logits = torch.full((2, 1, 6, 9), -1.0)
+    logits[0, 0, 1:3, 0:2], logits[0, 0, 1, 4], logits[0, 0, 4:, 7] = 4.0, 3.3, 3.1  # peaks 4.0, 0.825 and 0.775 of it
+    logits[0, 0, 2, 1] = 0.5  # an unsure pixel of the surest piece
+    logits[1, 0, 0, 0], logits[1, 0, 5, 8] = 0.2, 0.1  # another frame, another peak
+    before, found = logits.clone(), keep_surest(logits)
+    expected = logits.clone()
+    expected[0, 0, 4:, 7], expected[1, 0, 5, 8] = -3.1, -0.1
+    assert torch.equal(found, expected) and torch.equal(logits, before)
+    assert torch.equal(keep_surest(-logits.abs()), -logits.abs())  # an empty mask stays empty
+    touching = torch.full((5, 5), -1.0)
+    touching[0, 0], touching[1, 1] = 5.0, 1.0  # by a corner: one piece
+    assert torch.equal(keep_surest(touching), touching)
+    assert keep_surest(logits.half()).dtype == torch.float16
+
+
+def test_one_object_changes_answers_alone(tmp_path):
+    "Scores, validation and the segmenter drop the less sure pieces of a mask; the loss does not, and other models are left as they are."
+    annotations = load_annotations(make_demo_data(tmp_path, n_train=1, n_val=1, size=(64, 96), progress=False), "val")
+    model, loss_fn = built(shared(val_window=4)), RVOSLoss()
+    with torch.no_grad(): model.decoder.bias.bias.fill_(-0.05)  # an untrained model's masks are all or nothing
+    loader, (video, a) = make_loader(annotations, model.cfg, train=False), next(iter(annotations.items()))
+    segment = lambda: Segmenter(model).segment(a["frames"], [e["expression"] for e in a["expressions"]])
+    found = {}
+    for one_object in (False, True):
+        model.cfg = replace(model.cfg, one_object=one_object)
+        found[one_object] = training.predict_video(model, loader, video)[1], segment(), training.validate(model, loader, loss_fn), training.score_videos(model, loader).model
+    (all_pieces, everything, with_all, J_all), (surest, one, with_one, J_one) = found[False], found[True]
+    assert torch.equal(surest, keep_surest(all_pieces)) and 0 < (surest > 0).sum() < (all_pieces > 0).sum()
+    assert np.array_equal(one.logits, keep_surest(torch.from_numpy(everything.logits)).numpy()) and one.masks.sum() < everything.masks.sum()
+    assert with_one["val_loss"] == with_all["val_loss"] and with_one["val_iou"] != with_all["val_iou"] and not np.array_equal(J_one, J_all)
+    assert Config.preset("best").one_object and not Config.preset("report").one_object
+    assert torch.equal(training.settled(nn.Identity(), all_pieces), all_pieces)
