@@ -132,11 +132,12 @@ class Predict:
     max_side: int = 0  # make frames smaller whose longer side has more pixels; 0: never
     every: int = 1  # take each n-th frame
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    all_pieces: bool = False  # keep the whole mask where the model keeps only its surest pieces: for sentences that name several objects
     overwrite: bool = False  # replace an earlier prediction in `out`
 
     def run(self) -> int:
         from rvos_nb.inference import Segmenter, predict
-        found = predict(Segmenter.load(self.run_folder, self.device), self.video, self.expressions, self.out, self.overlay, self.max_side, self.every, self.overwrite)
+        found = predict(Segmenter.load(self.run_folder, self.device, all_pieces=self.all_pieces), self.video, self.expressions, self.out, self.overlay, self.max_side, self.every, self.overwrite)
         for e in found["expressions"]: print(f"{e['id']}  {e['colour']:8}  probability {e['score']:.2f}, marked in {e['frames_marked']} of {len(found['frames'])} frames: {e['expression']}")
         print(f"results: {self.out}" + ("" if found["complete"] else f"; interrupted after {len(found['frames'])} frames, which are all there"))
         return 0 if found["complete"] else 130

@@ -301,9 +301,11 @@ class Segmentation:
 class Segmenter(Steps):
     "A model, ready for any video and any sentences: `Segmenter.load(run).segment(video, sentences)`."
     @classmethod
-    def load(cls, run: str | Path, device: str = "auto", window: int = 8) -> "Segmenter":
-        "The best model of a run folder, or the checkpoint that `run` names, on `device` ('auto', 'cpu' or 'cuda'); `RVOSError` where there is none."
-        return cls(load_best(run, pick_device(device))[0], window)
+    def load(cls, run: str | Path, device: str = "auto", window: int = 8, all_pieces: bool = False) -> "Segmenter":
+        "The best model of a run folder, or the checkpoint that `run` names, on `device` ('auto', 'cpu' or 'cuda'); `RVOSError` where there is none. With `all_pieces`, masks are kept whole, for sentences that name several objects."
+        model = load_best(run, pick_device(device))[0]
+        if all_pieces: model.cfg = replace(model.cfg, one_object=False)
+        return cls(model, window)
 
     def stream(self, video, expressions: str | Iterable[str], progress: bool = True) -> Iterator[FrameMasks]:
         "The answers frame by frame, in memory that does not grow with the video; errors as for `open_video` and `check_sentences`, at once."

@@ -902,5 +902,10 @@ def test_one_object_changes_answers_alone(tmp_path):
     assert torch.equal(surest, keep_surest(all_pieces)) and 0 < (surest > 0).sum() < (all_pieces > 0).sum()
     assert np.array_equal(one.logits, keep_surest(torch.from_numpy(everything.logits)).numpy()) and one.masks.sum() < everything.masks.sum()
     assert with_one["val_loss"] == with_all["val_loss"] and with_one["val_iou"] != with_all["val_iou"] and not np.array_equal(J_one, J_all)
+    run = tmp_path / "run"
+    run.mkdir()
+    training.save_checkpoint(run / "last.pth", model, model.cfg, 1, {}, [])
+    loaded = {whole: Segmenter.load(run, device="cpu", all_pieces=whole).segment(a["frames"], [e["expression"] for e in a["expressions"]]).logits for whole in (False, True)}
+    assert np.array_equal(loaded[False], one.logits) and np.array_equal(loaded[True], everything.logits)
     assert Config.preset("best").one_object and not Config.preset("report").one_object
     assert torch.equal(training.settled(nn.Identity(), all_pieces), all_pieces)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -13,9 +14,9 @@ from PIL import Image
 from rvos_nb.cli import main
 from rvos_nb.core import Config
 from rvos_nb.draw import write_video
-from rvos_nb.inference import demo_clip, open_video
+from rvos_nb.inference import Segmenter, demo_clip, open_video
 from rvos_nb.model import RVOSModel
-from rvos_nb.training import save_checkpoint
+from rvos_nb.training import load_best, save_checkpoint
 
 PROGRAM = [sys.executable, "-c", "import sys; from rvos_nb.cli import main; sys.exit(main())"]
 
@@ -56,6 +57,21 @@ def test_flags(run, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["masks", "scores.json"]
     assert [m.name for m in sorted((tmp_path / "out/masks").iterdir())] == [f"{t:05d}.png" for t in range(0, 48, 7)]
     assert Image.open(tmp_path / "out/masks/00000.png").size == (100, 60)
+
+
+def test_all_pieces(run, tmp_path):
+    model = load_best(run)[0]
+    model.cfg = cfg = replace(model.cfg, one_object=True)
+    noise = np.random.default_rng(0).integers(0, 255, (96, 160, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    logits = Segmenter(model).segment(tmp_path / "noise.png", ["the dog"]).logits
+    with torch.no_grad(): model.head.layers[-1].bias -= float(np.quantile(logits, 0.8))  # so that the mask is in pieces
+    save_checkpoint(tmp_path / "one.pth", model, cfg, 1, {}, [])
+    marked = {}
+    for flags in ((), ("--all-pieces",)):
+        assert main(["predict", str(tmp_path / "noise.png"), "the dog", "--run", str(tmp_path / "one.pth"), "--out", str(tmp_path / f"out{len(flags)}"), *flags]) == 0
+        with Image.open(next((tmp_path / f"out{len(flags)}/masks").iterdir())) as im: marked[len(flags)] = np.array(im) > 0
+    assert 0 < marked[0].sum() < marked[1].sum() and not (marked[0] & ~marked[1]).any()
 
 
 def test_real_video(run, tmp_path, davis):
