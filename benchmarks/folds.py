@@ -9,6 +9,7 @@ With `--of OTHER` nothing is trained: the models that variant OTHER left under R
 import argparse
 import itertools
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -54,7 +55,9 @@ def main() -> None:
         composed = home() / "folds" / f"composed{fold}"
         with lock(composed): compose_splits(data, composed, train=2, val=20, frames=12, every=2, seed=0)
         model, state = load_best(folder / "last.pth")
-        cfg = model.cfg = tyro.cli(Config, args=flags, default=model.cfg) if a.of else model.cfg
+        cfg = tyro.cli(Config, args=flags, default=model.cfg) if a.of else model.cfg
+        if other := [k for k, v in asdict(cfg).items() if v != asdict(model.cfg)[k] and k != "one_object"]: sys.exit(f"--of {a.of}: {other[0]} needs a training of its own; expected no flag but --one-object or --no-one-object")
+        model.cfg = cfg
         plain, listening = score(model, cfg, load_annotations(data, "val")), score(model, cfg, load_annotations(composed, "val"))
         row = {"variant": a.name, "fold": fold, "seed": seed, "flags": " ".join([*(["--of", a.of] if a.of else []), *flags]), "train_iou": state["history"][-1]["train_iou"], "plain": plain.J.mean(), "right": listening.J.mean(), "other": listening.other.mean()}
         append(path, row)
