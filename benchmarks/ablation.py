@@ -3,7 +3,7 @@
 Each model gets as many steps as fit into the same time (3 minutes, one thread), by timing a few steps; composing clips and caching features come before, and `cache_s` is what they took (little, where an earlier row had made them). Its last weights are scored:
 J and F of every val sentence at the masks' own size, J with the sentence of the next object of the clip, and J by kind of sentence. Data: `real` (RVOS_DAVIS; scored on its val videos and on clips composed
 of them, fixed by seed 0), and `demo` (talking shapes with all kinds of sentences; everything trained from nothing, so rows that need pretrained parts are left out). The best preset is the row +one object; `best` is
-the same with the preset's own schedule, beside models that get the full budget: --minutes 10 --threads 2 --rows report best "report's head on cached features". The rows of MORE, variants of it, are run where --rows names them, `more` all of them.
+the same with the preset's own schedule, beside models that get the full budget: --minutes 10 --threads 2 --rows report best "report's head on cached features". The rows of MORE, variants of +composed, are run where --rows names them, `more` all of them.
 
     RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/ablation.py [--minutes 3] [--seeds 0 1] [--data real demo] [--rows report best ...]
 """

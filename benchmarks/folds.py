@@ -4,7 +4,8 @@ A held-out fold is scored as the val videos are in ablation.py: J of its videos'
 
     RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/folds.py NAME [flags of rvos train] [--folds 0 1 2] [--seeds 0 1]
 
-With `--of OTHER` nothing is trained: the models that variant OTHER left under RVOS_HOME are scored again, with flags that change only how a model answers (--one-object).
+With `--of OTHER` nothing is trained: the models that variant OTHER left under RVOS_HOME are scored again, with flags that change only how a model answers: --one-object, and --sure X, the share of the surest
+piece's peak that another must reach to stay (`SURE` in 06_model).
 """
 import argparse
 import itertools
@@ -13,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+import rvos_nb.model
 import torch
 import tyro
 from ablation import REAL_PARTS, append, is_done, score
@@ -38,10 +40,13 @@ def fold_data(source: Path, fold: int) -> Path:
 
 def main() -> None:
     p = argparse.ArgumentParser()
-    p.add_argument("name"); p.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS))); p.add_argument("--seeds", type=int, nargs="+", default=[0]); p.add_argument("--threads", type=int, default=1); p.add_argument("--of")
+    p.add_argument("name"); p.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS))); p.add_argument("--seeds", type=int, nargs="+", default=[0]); p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--of"); p.add_argument("--sure", type=float, default=rvos_nb.model.SURE)
     a, flags = p.parse_known_args()
     path = Path(__file__).with_suffix(".csv")
     torch.set_num_threads(a.threads)
+    answer = [*(["--of", a.of] if a.of else []), *(["--sure", f"{a.sure:g}"] if a.sure != rvos_nb.model.SURE else [])]
+    rvos_nb.model.SURE = a.sure
     for seed, fold in itertools.product(a.seeds, a.folds):
         if is_done(path, variant=a.name, fold=fold, seed=seed): continue
         parts = REAL_PARTS()
@@ -59,7 +64,7 @@ def main() -> None:
         if other := [k for k, v in asdict(cfg).items() if v != asdict(model.cfg)[k] and k != "one_object"]: sys.exit(f"--of {a.of}: {other[0]} needs a training of its own; expected no flag but --one-object or --no-one-object")
         model.cfg = cfg
         plain, listening = score(model, cfg, load_annotations(data, "val")), score(model, cfg, load_annotations(composed, "val"))
-        row = {"variant": a.name, "fold": fold, "seed": seed, "flags": " ".join([*(["--of", a.of] if a.of else []), *flags]), "train_iou": state["history"][-1]["train_iou"], "plain": plain.J.mean(), "right": listening.J.mean(), "other": listening.other.mean()}
+        row = {"variant": a.name, "fold": fold, "seed": seed, "flags": " ".join([*answer, *flags]), "train_iou": state["history"][-1]["train_iou"], "plain": plain.J.mean(), "right": listening.J.mean(), "other": listening.other.mean()}
         append(path, row)
         print(pd.DataFrame([row]).drop(columns="flags").round(3).to_string(index=False), flush=True)
 

@@ -27,7 +27,7 @@ from .core import ConfigError, RVOSError, home, lock, pick_device, pick_precisio
 from .data import MAX_TOKENS, load_tokenizer
 from .demo import davis_palette, draw_clip
 from .draw import PALETTE, mute, normalise, overlay_ids, video_writer, write_video
-from .model import RVOSModel
+from .model import RVOSModel, settled
 from .training import load_best
 
 # %% ../nbs/09_inference.ipynb #f92b1af3
@@ -270,7 +270,7 @@ class Steps:
         "Logits float32 [N,T,h,w] for T frames that follow one another and N encoded sentences."
         maps, n, size = {s: torch.cat([f[s] for f in features], 1) for s in features[0]}, SENTENCES_AT_ONCE, self.model.cfg.image_size
         with self.computing(): parts = [self.model.segment(maps, text[k:k + n], mask[k:k + n], size)[:, :, 0] for k in range(0, len(text), n)]
-        return self.model.settle(torch.cat(parts).float().cpu()).numpy()
+        return settled(self.model, torch.cat(parts).float().cpu()).numpy()
 
 # %% ../nbs/09_inference.ipynb #d605a102
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ __all__ = ['MOST_KNOWN', 'SURE', 'trace_shapes', 'find_feature_nodes', 'load_sta
            'TinyBackbone', 'TransformersBackbone', 'last_layer', 'VisualBackbone', 'TextEncoder', 'position_code',
            'CrossModalFusion', 'Names', 'in_frame', 'mean_vector', 'name_vectors', 'TemporalModule', 'MotionModule',
            'SegmentationHead', 'TopDownDecoder', 'smooth', 'resize', 'SharedPyramid', 'SharedDecoder', 'keep_surest',
-           'RVOSModel', 'FeatureCache']
+           'settled', 'RVOSModel', 'FeatureCache']
 
 # %% ../nbs/06_model.ipynb #b34246f7
 import hashlib, math, mmap, os, shutil
@@ -489,6 +489,10 @@ def keep_surest(logits: Tensor) -> Tensor:
         dropped[:] = inside & (peaks < SURE * peaks.max())[pieces]
     return torch.where(torch.from_numpy(drop).view(logits.shape).to(logits.device), -logits, logits)
 
+def settled(model: nn.Module, logits: Tensor) -> Tensor:
+    "The logits that masks are made of: the surest pieces of each mask where `model` is an `RVOSModel` with `one_object`; else as they are."
+    return keep_surest(logits) if isinstance(model, RVOSModel) and model.cfg.one_object else logits
+
 # %% ../nbs/06_model.ipynb #f97d88e4
 class RVOSModel(nn.Module):
     "Frames [B,T,3,H,W], text ids and mask [N,L] -> logits [N,T,1,H,W]; B is N, or 1 for one clip with N sentences."
@@ -570,10 +574,6 @@ class RVOSModel(nn.Module):
             x = y if x is None else self.join[str(s)](y + resize(x, y.shape[-2:]))
         x = self.temporal(x.unflatten(0, (-1, T))).flatten(0, 1)
         return self.decoder(x, {s: m.flatten(0, 1) for s, m in maps.items()})
-
-    def settle(self, logits: Tensor) -> Tensor:
-        "What is answered in the end, from logits [...,H,W]: with `one_object` the surest pieces of each mask (`keep_surest`), else all."
-        return keep_surest(logits) if self.cfg.one_object else logits
 
 # %% ../nbs/06_model.ipynb #eac63111
 class FeatureCache:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_BAD', 'SILENT', 'READ_EVERY', 'FORMATS', 'HISTORY', 'SAME_RESULT', 'MAY_DIFFER', 'make_optimizer',
            'make_scheduler', 'MovingAverage', 'Progress', 'Diverged', 'bad_batches', 'train_one_epoch', 'predict_batch',
-           'settled', 'validate', 'save_checkpoint', 'load_checkpoint', 'export_model', 'rebuild', 'find_checkpoint',
+           'validate', 'save_checkpoint', 'load_checkpoint', 'export_model', 'rebuild', 'find_checkpoint',
            'load_or_previous', 'load_best', 'predict_video', 'centre_blob', 'partner', 'score_videos', 'mean_scores',
            'top_epochs', 'sample_sheet', 'RunResult', 'Trainer', 'after_step', 'held_interrupt', 'start_from', 'go_on',
            'run_epoch', 'close_epoch', 'rescue', 'out_of_memory', 'train_epochs', 'begin_run', 'fit', 'close_run',
@@ -38,7 +38,7 @@ from .data import ClipLoader, load_splits, load_tokenizer, make_loader, read_mas
 from .draw import contact_sheet, denormalise, figure_to_image, overlay, pick_frames, plot_curves, save_image
 from .loss import RVOSLoss
 from .metrics import iou, region_similarity
-from .model import FeatureCache, RVOSModel, TransformersBackbone
+from .model import FeatureCache, RVOSModel, TransformersBackbone, settled
 
 # %% ../nbs/08_training.ipynb #cfe7dc78
 def make_optimizer(model: RVOSModel, cfg: Config) -> torch.optim.AdamW:
@@ -169,10 +169,6 @@ def predict_batch(model: nn.Module, batch: dict) -> torch.Tensor:
     "Logits [N,T,H,W] for a validation batch; the frames of a window that all sentences share are looked at once."
     one_window = len(set(batch["video_id"])) == 1 and bool((batch["frame_ids"] == batch["frame_ids"][:1]).all())
     return model(batch["frames"][:1] if one_window else batch["frames"], batch["text_ids"], batch["text_mask"])[:, :, 0]
-
-def settled(model: nn.Module, logits: torch.Tensor) -> torch.Tensor:
-    "The logits that masks are made of: what `RVOSModel.settle` leaves; those of another module as they are."
-    return model.settle(logits) if hasattr(model, "settle") else logits
 
 # %% ../nbs/08_training.ipynb #4f737013
 READ_EVERY = 10  # batches between two looks at the figures

@@ -25,7 +25,7 @@ from rvos_nb.draw import normalise
 from rvos_nb.inference import Segmenter
 from rvos_nb.loss import RVOSLoss
 from rvos_nb.model import (CrossModalFusion, FeatureCache, MotionModule, Names, RVOSModel, TextEncoder, VisualBackbone, build_classifier, find_feature_nodes, keep_surest,
-                           last_layer, mean_vector)
+                           last_layer, mean_vector, settled)
 from rvos_nb.training import MovingAverage, Trainer, begin_run, export_model, fit, load_best, load_checkpoint, make_optimizer, run_epoch
 from torch import nn
 from transformers import BertConfig, BertModel, Dinov2Backbone, Dinov2Config, SwinBackbone, SwinConfig, SwinModel
@@ -908,4 +908,4 @@ def test_one_object_changes_answers_alone(tmp_path):
     loaded = {whole: Segmenter.load(run, device="cpu", all_pieces=whole).segment(a["frames"], [e["expression"] for e in a["expressions"]]).logits for whole in (False, True)}
     assert np.array_equal(loaded[False], one.logits) and np.array_equal(loaded[True], everything.logits)
     assert Config.preset("best").one_object and not Config.preset("report").one_object
-    assert torch.equal(training.settled(nn.Identity(), all_pieces), all_pieces)
+    assert torch.equal(settled(nn.Identity(), all_pieces), all_pieces)

@@ -186,6 +186,7 @@ def test_resume_refuses_other_settings(cfg):
     run_epoch(Trainer(cfg))
     with pytest.raises(RVOSError, match="lr was 0.002.*is 0.1 now"): go_on(Trainer(replace(cfg, resume=True, lr=0.1)))
     with pytest.raises(RVOSError, match="already holds a run"): fit(cfg)
+    go_on(Trainer(replace(cfg, resume=True, one_object=True)))  # how a model answers is no part of what it has learnt
 
 
 def test_init_starts_from_another_run(cfg, tmp_path):
