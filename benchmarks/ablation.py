@@ -1,181 +1,282 @@
-"""From the report's model to the best preset, one weakness at a time: writes ablation.csv, one row a (model, data, seed, budget). Rows that are there are kept, so it can be stopped and started again.
+"""From the report's model to the preset `best`, one weakness at a time: appends to ablation.csv,
+one row a (model, data, seed, budget). Rows that are there are kept: it can be stopped and resumed.
 
-Each model gets as many steps as fit into the same time (3 minutes, one thread), by timing a few steps; composing clips and caching features come before, and `cache_s` is what they took (little, where an earlier row had made them). Its last weights are scored:
-J and F of every val sentence at the masks' own size, J with the sentence of the next object of the clip, and J by kind of sentence. Data: `real` (RVOS_DAVIS; scored on its val videos and on clips composed
-of them, fixed by seed 0), and `demo` (talking shapes with all kinds of sentences; everything trained from nothing, so rows that need pretrained parts are left out). The best preset is the row +one object; `best` is
-the same with the preset's own schedule, beside models that get the full budget: --minutes 10 --threads 2 --rows report best "report's head on cached features". The rows of MORE, variants of +composed, are run where --rows names them, `more` all of them.
+Each model gets as many steps as fit into the same time (3 minutes, one thread), by timing a few
+steps; copy-paste clips and feature caches come before, and `cache_s` is what they took. The last
+weights are scored: J and J&F of every val expression, J (swapped), and J by kind of expression.
+Data: `real` (RVOS_DAVIS; its val videos, and copy-paste clips of them, fixed by seed 0) and
+`shapes` (talking shapes of all kinds; everything trained from nothing). `best` is the preset with
+its own schedule, beside models with the full budget:
+--minutes 10 --threads 2 --rows report best "report's head on cached features".
+The rows of MORE, variants of +copy-paste, run where --rows names them; `more` means all of them.
 
-    RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/ablation.py [--minutes 3] [--seeds 0 1] [--data real demo] [--rows report best ...]
+    RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/ablation.py \\
+        [--minutes 3] [--seeds 0 1] [--data real shapes] [--rows report best ...]
 """
+
 import argparse
 import json
 import os
-import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from rvos_nb.core import Config, home, lock, resumable, write_text
-from rvos_nb.data import compose_splits, load_annotations, load_splits, make_loader, read_mask
-from rvos_nb.metrics import jf, region_similarity
-from rvos_nb.training import Trainer, begin_run, load_best, partner, predict_video, train_epochs
+from _common import HERE, append, is_done, real_parts
 
-HERE = Path(__file__).parent
-named = lambda k: os.environ.get(k) or sys.exit(f"{k} is not set; see the head of {Path(__file__).name}")
-REAL_PARTS = lambda: dict(data=named("RVOS_DAVIS"), backbone="mobilenet_v2", backbone_weights=named("RVOS_BACKBONE_WEIGHTS"), text_encoder=named("RVOS_TEXT_ENCODER"), text_weights="default", device="cpu")
-DEMO_PARTS = dict(demo_mix="all", demo_clips=1000, backbone="tiny", backbone_weights="none", text_encoder="demo-bert", text_weights="none", image_size=(96, 160), device="cpu", epoch_size=1600, contrast=3)
+from rvos_nb.checkpoints import load_best
+from rvos_nb.config import Config
+from rvos_nb.copy_paste import copy_paste_splits
+from rvos_nb.datasets import load_annotations
+from rvos_nb.evaluation import evaluate
+from rvos_nb.fit import Trainer
+from rvos_nb.loaders import load_splits
+from rvos_nb.runtime import cache_dir, lock, resumable, write_text
+from rvos_nb.segmenter import RVOSSegmenter
 
-best = Config.preset("best")
-pick = lambda *names: {n: getattr(best, n) for n in names}
-TIME = dict(temporal="motion", clip_len=2, still=0.5)
+HEAD = "report's head on cached features"
+SHAPES_PARTS = dict(
+    split_kind="all",
+    shapes_clips=1000,
+    backbone="tiny",
+    backbone_weights="none",
+    text_encoder="demo-bert",
+    text_weights="none",
+    image_size=(96, 160),
+    device="cpu",
+    epoch_size=1600,
+    expressions_per_clip=3,
+)
+BEST = {k: v for group in asdict(Config.preset("best")).values() for k, v in group.items()}
+
+
+def of_best(names: str) -> dict:
+    "These knobs as the preset `best` has them."
+    return {name: BEST[name] for name in names.split()}
+
+
+CORRELATION = dict(temporal="correlation", clip_len=2, image_epochs=0.5)
 STEPS = {  # each adds to those before it; real data
     "report": {},
-    "+decoder": dict(clip_len=1, batch_size=8, accumulate=1, temporal="none", every=best.every, **pick("decoder", "fuse_strides", "hidden_dim", "heads", "image_size")),
-    "+words": pick("pooling", "positions", "gate", "look_back"),
-    "+recipe": pick("backbone_lr_scale", "text_lr_scale", "feature_cache", "lr", "schedule", "weight_decay", "dropout", "head_dropout", "drop_words", "ema"),
-    "+names": pick("names", "skip_words"),
-    "+composed": pick("compose", "compose_share", "contrast", "stray"),
-    "+one object": pick("one_object"),
-    "+time": TIME,
+    "+decoder": dict(
+        clip_len=1,
+        batch_size=8,
+        grad_accum_steps=1,
+        temporal="none",
+        **of_best("frame_stride decoder fuse_strides hidden_dim heads image_size"),
+    ),
+    "+words": of_best("pooling positions film bidirectional_attention"),
+    "+recipe": of_best(
+        "freeze_backbone freeze_text feature_cache lr schedule weight_decay dropout head_dropout "
+        "word_dropout"
+    ),
+    "+class prior": of_best("class_prior text_dropout"),
+    "+copy-paste": of_best(
+        "copy_paste_clips copy_paste_prob expressions_per_clip negative_text_prob"
+    ),
+    "+single object": of_best("single_object"),
+    "+correlation": CORRELATION,
 }
-DEMO_STEPS = {  # on the demo data, where everything is trained from nothing and every clip has several objects
+SHAPES_STEPS = {  # everything trained from nothing, and every clip has several objects
     "report": {},
-    "+decoder": {**STEPS["+decoder"], "image_size": (96, 160), "fuse_strides": (8, 16), "every": 1, "hidden_dim": 48, "heads": 4, "batch_size": 9},
+    "+decoder": {
+        **STEPS["+decoder"],
+        "image_size": (96, 160),
+        "fuse_strides": (8, 16),
+        "frame_stride": 1,
+        "hidden_dim": 48,
+        "heads": 4,
+        "batch_size": 9,
+    },
     "+words": STEPS["+words"],
-    "+recipe": dict(lr=1e-3, schedule="cosine", weight_decay=1e-4, dropout=0.0, head_dropout=0.0, augment=False, max_stride=2),
-    "+choice": dict(choice_weight=1.0),
-    "+conv3d": dict(temporal="conv3d", clip_len=4, still=0.5),
-    "+time": TIME,
+    "+recipe": dict(
+        lr=1e-3,
+        schedule="cosine",
+        weight_decay=1e-4,
+        dropout=0.0,
+        head_dropout=0.0,
+        augment=False,
+        max_stride=2,
+    ),
+    "+contrastive": dict(contrastive_weight=1.0),
+    "+conv3d": dict(temporal="conv3d", clip_len=4, image_epochs=0.5),
+    "+correlation": CORRELATION,
 }
-MORE = {  # on real data: variants of the row +composed, whose masks keep all their pieces
-    "best, more composed, fewer words": dict(compose_share=0.65, skip_words=0.8),
-    "best, listening as a choice": dict(choice_weight=0.5),
-    "best without strays": dict(stray=0.0),
-    "best, words in all steps": dict(skip_words=0.0),
-    "best without composed clips": dict(compose=0, contrast=1),
-    **{f"best, composed {share:g}": dict(compose_share=share) for share in (0.2, 0.4, 0.75, 0.8)},
+MORE = {  # on real data: variants of the row +copy-paste, whose masks keep all their pieces
+    "best, more copy-paste, less text": dict(copy_paste_prob=0.65, text_dropout=0.8),
+    "best, contrastive loss": dict(contrastive_weight=0.5),
+    "best without negative text": dict(negative_text_prob=0.0),
+    "best, text in all steps": dict(text_dropout=0.0),
+    "best without copy-paste": dict(copy_paste_clips=0, expressions_per_clip=1),
+    **{f"best, copy-paste {p:g}": dict(copy_paste_prob=p) for p in (0.2, 0.4, 0.75, 0.8)},
     **{f"best, {n} training videos": dict(max_videos=n) for n in (4, 8)},
 }
 
 
 def config(row: str, data: str, seed: int) -> Config | None:
     "The Config of a row, None where it makes no sense for this data."
-    steps, parts = (STEPS, REAL_PARTS()) if data == "real" else (DEMO_STEPS, DEMO_PARTS)
+    same = dict(seed=seed, patience=0, max_minutes=0.0)
     if data == "real":
-        if row == "best" or row in MORE: return Config.preset("best", **{**parts, **MORE.get(row, {})}, one_object=row == "best", seed=seed, minutes=0.0)
-        if row == "report's head on cached features": return Config.preset("report", **parts, seed=seed, backbone_lr_scale=0.0, text_lr_scale=0.0, feature_cache=True, patience=0)
-    if row not in steps: return None
-    changes = {}
-    for name, more in steps.items():
-        changes |= more
-        if name == row: break
-    return Config.preset("report", **{**parts, **changes}, seed=seed, patience=0)
+        parts = real_parts()
+        if row == "best" or row in MORE:
+            changes = {**parts, **MORE.get(row, {}), **same}
+            return Config.preset("best", single_object=row == "best", **changes)
+        if row == HEAD:
+            frozen = dict(freeze_backbone=True, freeze_text=True, feature_cache=True)
+            return Config.preset("report", **parts, **frozen, **same)
+    steps, parts = (STEPS, real_parts()) if data == "real" else (SHAPES_STEPS, SHAPES_PARTS)
+    if row not in steps:
+        return None
+    names = list(steps)
+    changes = dict(parts)
+    for name in names[: names.index(row) + 1]:
+        changes |= steps[name]
+    return Config.preset("report", **{**changes, **same})
 
 
-def fitted(cfg: Config, minutes: float) -> tuple[Config, float]:
-    "`cfg` with as many steps as fit into `minutes`, measured over a few; and the seconds that its caches took."
+def seconds_per_step(trainer: Trainer, epoch: int) -> float:
+    "Median over a few training steps of that epoch."
+    seconds = []
+    trainer.train_loader.set_epoch(epoch)
+    before = time.monotonic()
+    for batch in trainer.train_loader:
+        logits = trainer.model.train()(
+            batch["frames"],
+            batch["text_ids"],
+            batch["text_mask"],
+            clip_index=batch["clip_index"],
+            features=batch.get("features"),
+        )
+        loss = trainer.loss_fn(logits, batch["masks"], batch["valid"], batch["clip_index"])[0]
+        trainer.accelerator.backward(loss)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+        now = time.monotonic()
+        seconds.append(now - before)
+        before = now
+        if len(seconds) == 15:
+            break
+    return float(np.median(seconds[3:]))
+
+
+def fitted(cfg: Config, minutes: float) -> tuple[dict, float]:
+    "Knobs that give `cfg` as many steps as fit into `minutes`; seconds that its caches took."
     start = time.monotonic()
-    trainer = Trainer(replace(cfg, out=str(home() / "ablation" / f"timing-{os.getpid()}"), minutes=0.0))
-    begin_run(trainer)  # makes the cache of features
-    made, a_step = time.monotonic() - start, []
-    for epoch in (0, cfg.epochs - 1) if cfg.still else (0,):  # the first epochs may have single frames
-        steps = []
-        trainer.train_loader.set_epoch(epoch)
-        loading = time.monotonic()
-        for batch in trainer.train_loader:
-            logits = trainer.model.train()(batch["features"] if "features" in batch else batch["frames"], batch["text_ids"], batch["text_mask"], batch["clip"])
-            trainer.accelerator.backward(trainer.loss_fn(logits, batch["masks"], batch["valid"], batch["clip"])[0])
-            trainer.optimizer.step(); trainer.optimizer.zero_grad()
-            steps.append(-loading + (loading := time.monotonic()))
-            if len(steps) == 15: break
-        a_step.append(np.median(steps[3:]))
+    timing = cache_dir() / "ablation" / f"timing-{os.getpid()}"
+    trainer = Trainer(cfg.replace(out=str(timing)))
+    trainer.begin_run()  # makes the feature cache
+    cached = time.monotonic() - start
+    share = cfg.data.image_epochs  # the first epochs may have single frames
+    step = (1 - share) * seconds_per_step(trainer, cfg.optim.epochs - 1)
+    if share:
+        step += share * seconds_per_step(trainer, 0)
     trainer.close()
-    a_step = cfg.still * a_step[0] + (1 - cfg.still) * a_step[-1]
-    clips = int(60 * minutes / a_step * cfg.batch_size)
-    if cfg.schedule == "restarts":  # whole epochs, as the report has them, but at least one, of as many clips as there is time for
-        size = min(len(trainer.train_loader.dataset) if not cfg.epoch_size else cfg.epoch_size, clips)
-        return replace(cfg, epochs=max(1, clips // size), epoch_size=size, val_every=10_000, minutes=0.0), made
-    epochs = max(4, round(minutes))
-    return replace(cfg, epochs=epochs, epoch_size=max(clips // epochs, cfg.batch_size), val_every=10_000, minutes=0.0), made
+    clips = int(60 * minutes / step * cfg.data.batch_size)
+    if cfg.optim.schedule == "restarts":  # whole epochs, as the report has them
+        size = min(cfg.data.epoch_size or len(trainer.train_loader.dataset), clips)
+        epochs = max(1, clips // size)
+    else:
+        epochs = max(4, round(minutes))
+        size = max(clips // epochs, cfg.data.batch_size)
+    return dict(epochs=epochs, epoch_size=size, val_every=10_000), cached
 
 
-def score(model, cfg: Config, annotations) -> pd.DataFrame:
-    "One row a sentence: J, F, and J of what the next object's sentence gives, at the masks' size over all frames."
-    loader, rows = make_loader(annotations, cfg, False), []
-    for video, a in annotations.items():
-        ids, (_, logits) = np.stack([read_mask(m) for m in a["masks"]]), predict_video(model, loader, video)
-        void, pred = ids == 255, [(F.interpolate(x[:, None], size=ids.shape[1:], mode="bilinear", align_corners=False)[:, 0] > 0).numpy() for x in logits]
-        for i, e in enumerate(a["expressions"]):
-            other, (j, f) = partner(a["expressions"], i), jf(ids == e["object_id"], pred[i], void)
-            rows.append({"kind": e["kind"], "J": j.mean(), "F": f.mean(), "other": region_similarity(ids == e["object_id"], pred[other], void).mean() if other is not None else np.nan})
-    return pd.DataFrame(rows)
+def train_row(row: str, cfg: Config, out: Path, minutes: float) -> tuple[Config, float]:
+    "Train a row, or go on with it; its Config and the seconds that its caches took."
+    note = out / "fitted.json"
+    if not note.exists():
+        knobs, cached = fitted(cfg, minutes)
+        if row == "best":  # its own schedule
+            knobs = dict(val_every=10_000)
+        write_text(note, json.dumps({"cached": cached, "knobs": knobs}))
+    known = json.loads(note.read_text())
+    cfg = cfg.replace(**known["knobs"], out=str(out), resume=bool(resumable(out)))
+    trainer = Trainer(cfg)
+    trainer.begin_run()
+    trainer.train_epochs()
+    trainer.close()
+    return cfg, known["cached"]
+
+
+def split_means(name: str, scores: pd.DataFrame, kinds: bool) -> dict:
+    "J, J&F and J (swapped) of one split; with `kinds` also J by kind of expression."
+    own = scores[scores.source == "model"]
+    swapped = scores[scores.source == "swapped"]
+    J, F = own.J.mean(), own.F.mean()
+    found = {f"{name}_J": J, f"{name}_J&F": (J + F) / 2, f"{name}_J (swapped)": swapped.J.mean()}
+    if kinds:
+        found |= {f"J_{kind}": j for kind, j in own.groupby("kind").J.mean().items()}
+    return found
 
 
 def run_row(row: str, data: str, seed: int, minutes: float) -> dict | None:
+    "Train and score one row."
     cfg = config(row, data, seed)
-    if cfg is None: return None
-    trained = "+composed" if row == "+one object" else row  # nothing is learnt for it: the same run, answered in another way
-    out = home() / "ablation" / f"{data}-{trained.strip('+').replace(' ', '-')}-{seed}-{minutes:g}"
-    if (out / "fitted.json").exists(): known = json.loads((out / "fitted.json").read_text())
-    else:
-        fits, made = fitted(cfg, minutes)
-        if row != "best": cfg = fits
-        write_text(out / "fitted.json", json.dumps(known := {"made": made, "knobs": {k: getattr(cfg, k) for k in ("epochs", "epoch_size", "val_every", "minutes")}}))
-    made, cfg, start = known["made"], replace(cfg, **known["knobs"], out=str(out), resume=bool(resumable(out))), time.monotonic()
-    trainer = Trainer(cfg)
-    trainer.select_loader = make_loader(trainer.splits["val"].subset(list(trainer.splits["val"])[:1]), cfg, False)  # nothing is selected, and all is scored below
-    begin_run(trainer)
-    train_epochs(trainer)
-    trainer.close()
-    model, state = load_best(out / "last.pth")
-    model.cfg = replace(model.cfg, one_object=cfg.one_object)  # a run that is kept may be scored again with another answer
+    if cfg is None:
+        return None
+    start = time.monotonic()
+    trained = "+copy-paste" if row == "+single object" else row  # the same run, answered otherwise
+    name = f"{data}-{trained.strip('+').replace(' ', '-')}-{seed}-{minutes:g}"
+    cfg, cached = train_row(row, cfg, cache_dir() / "ablation" / name, minutes)
+    model, state = load_best(Path(cfg.run.out) / "last.pth")
+    model.cfg.single_object = cfg.model.single_object
     history = pd.DataFrame(state["history"])
-    about = {"row": row, "data": data, "seed": seed, "minutes": minutes, "threads": torch.get_num_threads(), "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-             "steps": cfg.epochs * -(-cfg.epoch_size // (cfg.batch_size * cfg.accumulate)), "cache_s": round(made), "clips_per_s": round(history.train_it_s.mean() * cfg.batch_size, 2), "train_iou": history.train_iou.iloc[-1]}
+    batch = cfg.data.batch_size * cfg.optim.grad_accum_steps
+    trained_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    about = {
+        "row": row,
+        "data": data,
+        "seed": seed,
+        "minutes": minutes,
+        "threads": torch.get_num_threads(),
+        "trained_parameters": trained_parameters,
+        "steps": cfg.optim.epochs * -(-cfg.data.epoch_size // batch),
+        "cache_s": round(cached),
+        "clips_per_s": round(history.train_it_s.mean() * cfg.data.batch_size, 2),
+        "train_iou": history.train_iou.iloc[-1],
+    }
     splits = {"val": load_splits(cfg)["val"]}
-    if data == "real": splits["composed"] = load_annotations(composed_val(cfg), "val")
-    for name, annotations in splits.items():
-        s = score(model, cfg, annotations)
-        about |= {f"{name}_J": s.J.mean(), f"{name}_JF": (s.J.mean() + s.F.mean()) / 2, f"{name}_other": s.other.mean()}
-        if data == "demo": about |= {f"J_{k}": j for k, j in s.groupby("kind").J.mean().items()}
+    if data == "real":
+        splits["copy_paste"] = load_annotations(pasted_val(cfg.data.root), "val")
+    for split, annotations in splits.items():
+        scores = evaluate(
+            annotations,
+            RVOSSegmenter(model),
+            controls=("swapped",),
+            baselines=(),
+            protocols=("per_expression",),
+        )
+        about |= split_means(split, scores, kinds=data == "shapes")
     print(f"{row}, {data}, seed {seed}: {time.monotonic() - start:.0f} s in all", flush=True)
     return about
 
 
-def composed_val(cfg: Config) -> Path:
-    "Clips composed of the val videos, by seed 0; made once."
-    root = home() / "ablation" / "composed"
-    with lock(root): return compose_splits(cfg.data, root, train=2, val=36, seed=0)
-
-
-def is_done(path: Path, **key) -> bool:
-    "Has the table at `path` a row with these values?"
-    return path.exists() and bool(np.logical_and.reduce([pd.read_csv(path)[k] == v for k, v in key.items()]).any())
-
-
-def append(path: Path, row: dict) -> None:
-    "Add `row` to the table at `path`; several processes may."
-    with lock(home() / path.stem / "csv"):
-        table = pd.concat([pd.read_csv(path)] * path.exists() + [pd.DataFrame([row])])
-        table.to_csv(path, index=False, float_format="%.4f")
+def pasted_val(root: str) -> Path:
+    "Copy-paste clips of the val videos, by seed 0; made once."
+    pasted = cache_dir() / "ablation" / "copy-paste"
+    with lock(pasted):
+        return copy_paste_splits(root, pasted, train=2, val=36, seed=0)
 
 
 def main() -> None:
+    "Run what the command line names."
     p = argparse.ArgumentParser()
-    p.add_argument("--minutes", type=float, default=3.0); p.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    p.add_argument("--data", nargs="+", default=["real", "demo"]); p.add_argument("--rows", nargs="+", default=[*STEPS, "report's head on cached features", *DEMO_STEPS])
+    p.add_argument("--minutes", type=float, default=3.0)
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    p.add_argument("--data", nargs="+", default=["real", "shapes"])
+    p.add_argument("--rows", nargs="+", default=[*STEPS, HEAD, *SHAPES_STEPS])
     p.add_argument("--threads", type=int, default=1)
-    a, path = p.parse_args(), HERE / "ablation.csv"
-    torch.set_num_threads(a.threads)
-    for seed in a.seeds:
-        for data in a.data:
-            for row in dict.fromkeys(r for rows in a.rows for r in (MORE if rows == "more" else [rows])):
-                if is_done(path, row=row, data=data, seed=seed, minutes=a.minutes): continue
-                if found := run_row(row, data, seed, a.minutes): append(path, found)
+    args, path = p.parse_args(), HERE / "ablation.csv"
+    torch.set_num_threads(args.threads)
+    rows = [row for name in args.rows for row in (MORE if name == "more" else [name])]
+    jobs = [(r, d, s) for s in args.seeds for d in args.data for r in dict.fromkeys(rows)]
+    for row, data, seed in jobs:
+        key = dict(row=row, data=data, seed=seed, minutes=args.minutes)
+        if not is_done(path, **key) and (found := run_row(**key)):
+            append(path, found)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"The benchmarks' common parts: named data and weights, a run of `rvos train`, scores, tables."
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from rvos_nb.evaluation import evaluate, mean_scores
+from rvos_nb.runtime import cache_dir, lock
+from rvos_nb.segmenter import load_segmenter
+
+HERE = Path(__file__).parent
+DAVIS = "RVOS_DAVIS"  # a folder with DAVIS/ and davis_text_annotations/
+BACKBONE = "RVOS_BACKBONE_WEIGHTS"  # a state dict of torchvision's mobilenet_v2
+TEXT = "RVOS_TEXT_ENCODER"  # a folder with a BERT-like model; the committed figures: MiniLM-L6
+
+
+def named(variable: str) -> str:
+    "What an environment variable names; ends the program with a line where it is not set."
+    return os.environ.get(variable) or sys.exit(f"{variable} is not set; see benchmarks/README.md")
+
+
+def real_parts() -> dict:
+    "Knobs that put real video and pretrained encoders into any preset, on the CPU."
+    return dict(
+        root=named(DAVIS),
+        backbone="mobilenet_v2",
+        backbone_weights=named(BACKBONE),
+        text_encoder=named(TEXT),
+        text_weights="default",
+        device="cpu",
+    )
+
+
+def train(flags: list[str], run: Path, home: Path) -> float:
+    "Run `rvos train` in a process of its own, with nothing made before; seconds that it took."
+    values = [os.environ.get(f[1:], f) if f.startswith("$") else f for f in flags]
+    code = "import sys; from rvos_nb.cli import main; sys.exit(main())"
+    start = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-c", code, "train", *values, "--out", str(run)],
+        check=True,
+        env={**os.environ, "RVOS_HOME": str(home)},
+    )
+    os.environ["RVOS_HOME"] = str(home)
+    return time.monotonic() - start
+
+
+def score(run: Path, annotations) -> pd.DataFrame:
+    "The rows of `evaluate` for a run's last.pth, with swapped expressions and baselines."
+    segmenter = load_segmenter(run / "last.pth", device="cpu")
+    return evaluate(annotations, segmenter, controls=("swapped",), protocols=("per_expression",))
+
+
+def means_row(data: str, scores: pd.DataFrame) -> dict:
+    "A row of means.csv: which data, how many expressions, J, J (swapped) and the baselines."
+    means = pd.to_numeric(mean_scores(scores), errors="coerce")
+    return {"data": data, "expressions": int((scores.source == "model").sum()), **means}
+
+
+def write_means(folder: Path, rows: list[dict], flags: list[str]) -> None:
+    "Write means.csv and the command that produced it."
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / "means.csv", index=False, float_format="%.4f")
+    (folder / "command.txt").write_text(f"rvos train {' '.join(flags)}\n")
+    print(table.round(3).to_string(index=False))
+
+
+def is_done(path: Path, **key) -> bool:
+    "Has the table at `path` a row with these values?"
+    if not path.exists():
+        return False
+    table = pd.read_csv(path)
+    return bool((table[list(key)] == pd.Series(key)).all(axis=1).any())
+
+
+def append(path: Path, row: dict) -> None:
+    "Add `row` to the table at `path`; several processes may."
+    with lock(cache_dir() / path.stem / "csv"):
+        old = [pd.read_csv(path)] if path.exists() else []
+        table = pd.concat([*old, pd.DataFrame([row])])
+        table.to_csv(path, index=False, float_format="%.4f")
