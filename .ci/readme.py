@@ -1,7 +1,10 @@
-"""Run nbs/index.ipynb, store its outputs and write README.md from it. With --check: write nothing, exit 1 where one of the two is stale.
+"""Run nbs/index.ipynb, store its outputs and write README.md from it.
+
+With --check: write nothing, exit 1 where one of the two is stale.
 
 usage: python .ci/readme.py [--check]
 """
+
 import copy
 import os
 import posixpath
@@ -16,19 +19,24 @@ from nbdev.clean import nbdev_clean
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX, README = ROOT / "nbs" / "index.ipynb", ROOT / "README.md"
-RELATIVE_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+")  # target of a Markdown link or picture that names a file
+# target of a Markdown link or picture that names a file
+RELATIVE_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+")
 
 
 def run(nb):
     "A copy of notebook `nb`, executed in its folder."
     nb = copy.deepcopy(nb)
-    ExecutePreprocessor(timeout=120, extra_arguments=["--log-level=40"]).preprocess(nb, {"metadata": {"path": INDEX.parent}})
+    ExecutePreprocessor(timeout=120, extra_arguments=["--log-level=40"]).preprocess(
+        nb, {"metadata": {"path": INDEX.parent}}
+    )
     return nb
 
 
 def to_markdown(nb) -> str:
-    "The README that notebook `nb`, with its outputs, makes: code stays out, links start at the top folder instead of nbs/."
-    exporter = MarkdownExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    "The README that `nb` makes: code stays out, links start at the top folder instead of nbs/."
+    exporter = MarkdownExporter(
+        exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
+    )
     text, _ = exporter.from_notebook_node(nb)
     text = RELATIVE_LINK.sub(lambda m: posixpath.normpath(f"nbs/{m.group()}"), text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -45,12 +53,19 @@ def main(check: bool) -> int:
         README.write_text(text, encoding="utf-8")
         return 0
     stale = []
-    if to_markdown(stored) != text: stale.append("nbs/index.ipynb (its stored outputs)")
-    if not README.exists() or README.read_text(encoding="utf-8") != text: stale.append("README.md")
-    for name in stale: print(f"{name} is stale: run `python .ci/readme.py` and commit what it changes", file=sys.stderr)
+    if to_markdown(stored) != text:
+        stale.append("nbs/index.ipynb (its stored outputs)")
+    if not README.exists() or README.read_text(encoding="utf-8") != text:
+        stale.append("README.md")
+    for name in stale:
+        print(
+            f"{name} is stale: run `python .ci/readme.py` and commit what it changes",
+            file=sys.stderr,
+        )
     return 1 if stale else 0
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in ([], ["--check"]): sys.exit(__doc__)
+    if sys.argv[1:] not in ([], ["--check"]):
+        sys.exit(__doc__)
     sys.exit(main(check=bool(sys.argv[1:])))

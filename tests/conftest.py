@@ -1,13 +1,22 @@
-"Shared surroundings of the tests: offline, no window, a home of their own; real data and weights only where the environment names them."
+"""Shared surroundings of the tests: offline, no window, a home of their own.
+
+Real data and weights are used only where the environment names them.
+"""
+
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("runs", "boxes", "records", "rectangles", "clips", "small_models")
+
 
 def pytest_configure(config):
     "Before any test module is imported."
+    config.addinivalue_line(
+        "markers", "slow: takes more than a few seconds; left out while working"
+    )
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     os.environ["MPLBACKEND"] = "Agg"
@@ -18,10 +27,12 @@ def pytest_configure(config):
 
 
 def folder_from(variable: str, what: str) -> Path:
-    "The folder that the environment variable names; skips where it is unset, fails where it names no folder."
-    if not os.environ.get(variable): pytest.skip(f"{variable} is not set: it names {what}")
+    "The folder that the variable names; skips where it is unset, fails where it names none."
+    if not os.environ.get(variable):
+        pytest.skip(f"{variable} is not set: it names {what}")
     path = Path(os.environ[variable])
-    if not path.is_dir(): pytest.fail(f"{variable} = {path}: no such folder; it should be {what}")
+    if not path.is_dir():
+        pytest.fail(f"{variable} = {path}: no such folder; it should be {what}")
     return path
 
 

@@ -1,6 +1,6 @@
-"The frame around the code: notebooks, generated files, packaging and the README keep what they promise."
+"Notebooks, generated files, packaging and the README keep what they promise."
+
 import ast
-import json
 import os
 import re
 import shutil
@@ -30,11 +30,19 @@ each_numbered = pytest.mark.parametrize("path", NUMBERED, ids=lambda p: p.name)
 RUN = "pip install -e . && rvos train"
 TEST = 'pip install -e ".[dev]" && nbdev_test && pytest'
 
-# Versions on Google Colab in August 2026. Where Colab preinstalls a package, a floor above its version would replace it there.
-COLAB = {"python": "3.13", "torch": "2.11", "torchvision": "0.26", "transformers": "5.15", "numpy": "2.1", "pandas": "2.2",
-         "ipywidgets": "7.7.1", "albumentations": "2.0.8"}
+# Versions on Google Colab in August 2026: a floor above one would replace that package there.
+COLAB = {
+    "python": "3.13",
+    "torch": "2.11",
+    "torchvision": "0.26",
+    "transformers": "5.15",
+    "numpy": "2.1",
+    "pandas": "2.2",
+    "ipywidgets": "7.7.1",
+    "albumentations": "2.0.8",
+}
 
-# Cells that nbdev_test leaves out, each with its reason: {(notebook, directive, first line of code): reason}
+# Cells that nbdev_test leaves out: {(notebook, directive, first line of code): reason}
 NOT_RUN = {}
 
 
@@ -62,10 +70,12 @@ def modules() -> dict[str, int]:
 
 # --- notebooks
 
+
 def test_there_are_notebooks_in_order():
     numbers = [p.name[:2] for p in NUMBERED]
     assert numbers and len(set(numbers)) == len(numbers)
     assert {p.name for p in NOTEBOOKS} - {p.name for p in NUMBERED} == {"index.ipynb"}
+    assert [int(n) for n in numbers] == sorted(int(n) for n in numbers)
 
 
 @each_numbered
@@ -73,7 +83,9 @@ def test_first_cell_is_the_badge_of_this_notebook(path):
     colab = GIT_URL.replace("https://github.com/", "https://colab.research.google.com/github/")
     assert cells(path, "markdown")[0] == (
         f'<a href="{colab}/blob/{BRANCH}/nbs/{path.name}" target="_blank">'
-        '<img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open In Colab"/></a>')
+        '<img src="https://colab.research.google.com/assets/colab-badge.svg" '
+        'alt="Open In Colab"/></a>'
+    )
     assert nbformat.read(path, as_version=4).cells[0].cell_type == "markdown"
 
 
@@ -81,9 +93,12 @@ def test_first_cell_is_the_badge_of_this_notebook(path):
 def test_colab_installs_this_repository(path):
     setup = (
         "#| hide\n"
-        "import subprocess, sys\n"
-        'if "google.colab" in sys.modules:  # a fresh Colab machine has no rvos_nb yet; elsewhere this cell does nothing\n'
-        f'    subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "git+{GIT_URL}"])')
+        "import subprocess, sys\n\n"
+        'if "google.colab" in sys.modules:  '
+        "# a fresh Colab machine has no rvos_nb; elsewhere: nothing\n"
+        f'    source = "git+{GIT_URL}"\n'
+        '    subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", source])'
+    )
     assert cells(path).count(setup) == 1
     assert not [c for c in cells(path) if c != setup and "pip install" in c.replace('", "', " ")]
 
@@ -96,8 +111,14 @@ def test_stored_notebook_can_be_read_on_github(path):
     outputs = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs]
     assert outputs, "not executed"
     assert not [o.evalue for o in outputs if o.output_type == "error"]
-    texts = [str(o.get("text", "")) + str({k: v for k, v in o.get("data", {}).items() if k.startswith("text/")}) for o in outputs]
-    assert not [t for t in texts if re.search(r"(?<![\w.])/(work|root|home|tmp|Users)/", t)], "a path of somebody's machine"
+    texts = [
+        str(o.get("text", ""))
+        + str({k: v for k, v in o.get("data", {}).items() if k.startswith("text/")})
+        for o in outputs
+    ]
+    assert not [t for t in texts if re.search(r"(?<![\w.])/(work|root|home|tmp|Users)/", t)], (
+        "a path of somebody's machine"
+    )
 
 
 @each_notebook
@@ -105,14 +126,21 @@ def test_every_cell_is_run_by_nbdev_test(path):
     found = {}
     for source in cells(path):
         for directive in re.findall(r"^#\|\s*(eval:\s*false|slow|cuda)\s*$", source, re.M):
-            code = [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
+            code = [
+                line for line in source.splitlines() if line.strip() and not line.startswith("#|")
+            ]
             found[path.name, " ".join(directive.split()), code[0] if code else ""] = None
-    assert set(found) == {k for k in NOT_RUN if k[0] == path.name}, "NOT_RUN lists the cells that are not tested, and why"
+    assert set(found) == {k for k in NOT_RUN if k[0] == path.name}, (
+        "NOT_RUN lists the cells that are not tested, and why"
+    )
     raw = cells(path, "raw")
-    assert not [s for s in raw if "skip_exec" in s], "skip_exec: this notebook would never be tested"
+    assert not [s for s in raw if "skip_exec" in s], (
+        "skip_exec: this notebook would never be tested"
+    )
 
 
 # --- modules
+
 
 def test_modules_and_notebooks_match():
     files = {p.stem for p in (ROOT / "rvos_nb").glob("*.py")} - {"__init__", "_modidx"}
@@ -125,23 +153,32 @@ def imported_modules(source: str) -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             full = ("rvos_nb." * bool(node.level) + (node.module or "")).strip(".")
-            if full == "rvos_nb": found |= {a.name for a in node.names}
-            elif full.startswith("rvos_nb."): found.add(full.split(".")[1])
+            if full == "rvos_nb":
+                found |= {a.name for a in node.names}
+            elif full.startswith("rvos_nb."):
+                found.add(full.split(".")[1])
         elif isinstance(node, ast.Import):
             found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("rvos_nb.")}
     return found - {"__version__"}
 
 
 def test_imported_modules_sees_every_form():
-    source = "from .core import a\nfrom . import demo\nimport rvos_nb.loss as l\ndef f():\n    from rvos_nb.data import x\nimport os"
-    assert imported_modules(source) == {"core", "demo", "loss", "data"}
+    source = (
+        "from .config import a\nfrom . import shapes\nimport rvos_nb.loss as l\n"
+        "def f():\n    from rvos_nb.data import x\nimport os"
+    )
+    assert imported_modules(source) == {"config", "shapes", "loss", "data"}
 
 
 @each_numbered
 def test_imports_only_from_lower_numbers(path):
     number, order = int(path.name[:2]), modules()
-    code = "\n".join(re.sub(r"^(\s*)[%!].*", r"\1pass", c, flags=re.M) for c in cells(path))  # no magics: this is plain Python
-    for source in [code] + ([(ROOT / f"rvos_nb/{m}.py").read_text("utf-8")] if (m := module_of(path)) else []):
+    code = "\n".join(
+        re.sub(r"^(\s*)[%!].*", r"\1pass", c, flags=re.M) for c in cells(path)
+    )  # no magics: this is plain Python
+    for source in [code] + (
+        [(ROOT / f"rvos_nb/{m}.py").read_text("utf-8")] if (m := module_of(path)) else []
+    ):
         assert not {name for name in imported_modules(source) if order[name] >= number}
 
 
@@ -150,7 +187,9 @@ import random, socket, sys
 import numpy, torch
 def no_network(*args): raise AssertionError(f"connects to {args[-1]}")
 socket.socket.connect = no_network
-state = lambda: (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+def state():
+    arrays = numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    return random.getstate(), *arrays
 before = state()
 for name in sys.argv[1:]:
     __import__("rvos_nb." + name)
@@ -158,10 +197,18 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_imports_are_silent(tmp_path):
     env = {**os.environ, "RVOS_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
     (tmp_path / "here").mkdir()
-    done = run(sys.executable, "-c", IMPORT_ALL, *sorted(modules(), key=modules().get), env=env, cwd=tmp_path / "here")
+    done = run(
+        sys.executable,
+        "-c",
+        IMPORT_ALL,
+        *sorted(modules(), key=modules().get),
+        env=env,
+        cwd=tmp_path / "here",
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not list(tmp_path.rglob("*.*")), "importing writes files"
     assert not (tmp_path / "home").exists()
@@ -169,37 +216,58 @@ def test_imports_are_silent(tmp_path):
 
 # --- generated files
 
+
+@pytest.mark.slow
 def test_exports_and_notebooks_are_current(tmp_path):
     for name in ("nbs", "rvos_nb"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(
+            ROOT / name,
+            tmp_path / name,
+            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
+        )
     shutil.copy(ROOT / "settings.ini", tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     for command in ("nbdev_export", "nbdev_clean"):
         done = run(Path(sys.executable).parent / command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
-    changed = sorted(str(p.relative_to(tmp_path)) for p in before.keys() | after.keys() if before.get(p) != after.get(p))
+    after = {
+        p: p.read_bytes()
+        for p in tmp_path.rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
+    }
+    changed = sorted(
+        str(p.relative_to(tmp_path))
+        for p in before.keys() | after.keys()
+        if before.get(p) != after.get(p)
+    )
     assert changed == [], "run nbdev_export and nbdev_clean, and commit what they change"
 
 
-def test_readme_is_current():
-    done = run(sys.executable, ROOT / ".ci/readme.py", "--check")
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["readme.py", "ladder.py"])
+def test_readme_and_ladder_are_current(script):
+    done = run(sys.executable, ROOT / ".ci" / script, "--check")
     assert done.returncode == 0, done.stderr
 
 
 # --- README
 
+
 def test_readme_opens_with_both_commands():
     text = (ROOT / "README.md").read_text("utf-8")
     opening = text.split("\n## ")[0].splitlines()
     assert RUN in opening and TEST in opening
-    assert text.splitlines().count(TEST) == 1, ".ci/run reads the command from README.md: it must stand there once"
+    assert text.splitlines().count(TEST) == 1, (
+        ".ci/run reads the command from README.md: it must stand there once"
+    )
 
 
 def test_readme_links_lead_somewhere():
     text = (ROOT / "README.md").read_text("utf-8")
     targets = re.findall(r"\]\((?![a-z]+:|#)([^)\s]+)", text)
-    targets += re.findall(rf"{GIT_URL.split('//')[1].split('/', 1)[1]}/(?:blob|raw)/{BRANCH}/([^)\"\s]+)", text)
+    targets += re.findall(
+        rf"{GIT_URL.split('//')[1].split('/', 1)[1]}/(?:blob|raw)/{BRANCH}/([^)\"\s]+)", text
+    )
     assert len(targets) > len(NUMBERED)
     assert [t for t in targets if not (ROOT / t).exists()] == []
 
@@ -213,56 +281,84 @@ def test_ci_takes_its_command_from_the_readme():
 
 # --- packaging
 
+
 def test_requirement_floors_and_caps():
     requirements = {r.name: r for r in map(Requirement, CFG["requirements"].split())}
     assert COLAB.keys() - {"python"} <= requirements.keys()
     assert Version(CFG["min_python"]) <= Version(COLAB["python"])
     for name, r in requirements.items():
-        assert [s.operator for s in r.specifier] == [">="] or name == "albumentations", f"{name}: one floor and no cap"
-        if name in COLAB: assert r.specifier.contains(COLAB[name]), f"{r} leaves out Colab's {COLAB[name]}"
+        assert [s.operator for s in r.specifier] == [">="] or name == "albumentations", (
+            f"{name}: one floor and no cap"
+        )
+        if name in COLAB:
+            assert r.specifier.contains(COLAB[name]), f"{r} leaves out Colab's {COLAB[name]}"
     assert not requirements["albumentations"].specifier.contains("2.1")
 
 
 def test_licence_is_apache_2():
     text = (ROOT / "LICENSE").read_text("utf-8")
-    for sentence in ("Apache License", "Version 2.0, January 2004", "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION",
-                     "END OF TERMS AND CONDITIONS", "APPENDIX: How to apply the Apache License to your work.",
-                     "limitations under the License."):
+    for sentence in (
+        "Apache License",
+        "Version 2.0, January 2004",
+        "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION",
+        "END OF TERMS AND CONDITIONS",
+        "APPENDIX: How to apply the Apache License to your work.",
+        "limitations under the License.",
+    ):
         assert sentence in text
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    "The wheel that is built from the sdist that is built from this checkout, with one file more in a folder of assets."
-    pytest.importorskip("build", reason="the package `build` is not installed: it comes with the dev extra")
+    "The wheel of the sdist of this checkout, with one file more in a folder of assets."
+    pytest.importorskip(
+        "build", reason="the package `build` is not installed: it comes with the dev extra"
+    )
     top = tmp_path_factory.mktemp("package")
     files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
-    if files.returncode: pytest.skip("not a git checkout, so which files belong to it is unknown")
+    if files.returncode:
+        pytest.skip("not a git checkout, so which files belong to it is unknown")
     for name in files.stdout.splitlines():
-        if not (ROOT / name).is_file(): continue  # deleted, not yet committed
+        if not (ROOT / name).is_file():
+            continue  # deleted, not yet committed
         (top / "src" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, top / "src" / name)
     probe = top / "src/rvos_nb/assets/probe/deep/file.txt"
     probe.parent.mkdir(parents=True)
     probe.touch()
-    done = run(sys.executable, "-m", "build", "--no-isolation", "--outdir", top / "dist", top / "src")
+    done = run(
+        sys.executable, "-m", "build", "--no-isolation", "--outdir", top / "dist", top / "src"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((top / "dist").glob("*.tar.gz"))) == 1
     return zipfile.ZipFile(next((top / "dist").glob("*.whl")))
 
 
+@pytest.mark.slow
 def test_wheel_holds_code_assets_and_licence(wheel):
     names = set(wheel.namelist())
-    assets = {p.relative_to(ROOT).as_posix() for p in (ROOT / "rvos_nb").glob("assets/**/*") if p.is_file() and "__pycache__" not in p.parts}
-    assert assets | {"rvos_nb/assets/probe/deep/file.txt"} | {f"rvos_nb/{m}.py" for m in modules()} <= names
+    assets = {
+        p.relative_to(ROOT).as_posix()
+        for p in (ROOT / "rvos_nb").glob("assets/**/*")
+        if p.is_file() and "__pycache__" not in p.parts
+    }
+    assert (
+        assets | {"rvos_nb/assets/probe/deep/file.txt"} | {f"rvos_nb/{m}.py" for m in modules()}
+        <= names
+    )
     assert [n for n in names if n.endswith("LICENSE")]
     assert not [n for n in names if not n.startswith("rvos_nb")], "nothing but the package"
-    assert b"rvos = rvos_nb.cli:main" in wheel.read(next(n for n in names if n.endswith("entry_points.txt")))
+    assert b"rvos = rvos_nb.cli:main" in wheel.read(
+        next(n for n in names if n.endswith("entry_points.txt"))
+    )
 
 
+@pytest.mark.slow
 def test_wheel_shows_the_readme_with_absolute_links(wheel):
-    meta = message_from_bytes(wheel.read(next(n for n in wheel.namelist() if n.endswith("METADATA"))))
+    meta = message_from_bytes(
+        wheel.read(next(n for n in wheel.namelist() if n.endswith("METADATA")))
+    )
     text = meta.get_payload()
     assert re.findall(r"\]\((?![a-z]+:|#)([^)\s]+)", text) == []
-    assert f"]({GIT_URL}/blob/{BRANCH}/nbs/00_core.ipynb)" in text
+    assert f"]({GIT_URL}/blob/{BRANCH}/nbs/00_config.ipynb)" in text
     assert meta["Version"] == CFG["version"] and meta["Requires-Python"] == f">={CFG['min_python']}"
