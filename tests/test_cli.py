@@ -1,74 +1,121 @@
 "The program `rvos` as a user meets it: help, one line for a slip, exit codes."
+
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
+
 from rvos_nb.cli import main, one_line, preset_in
 
 
 def rvos(*args):
+    "The program in a process of its own."
     code = "import sys; from rvos_nb.cli import main; sys.exit(main())"
     return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("level, words", [((), ("data", "train")), (("data",), ("demo", "check")), (("data", "demo"), ("PATH", "--mix", "--seed")), (("data", "check"), ("PATH",)),
-                                          (("train",), ("--preset", "--lr", "--backbone-weights", "--minutes", "--resume", "--init", "--max-videos", "--image-size"))])
+TRAIN_FLAGS = "--preset --lr --backbone-weights --max-minutes --resume --init-from --max-videos"
+
+
+@pytest.mark.parametrize(
+    "level, words",
+    [
+        ((), ("data", "train", "evaluate", "predict")),
+        (("data",), ("demo", "download", "check", "copy-paste")),
+        (("data", "demo"), ("PATH", "--split-kind", "--seed")),
+        (("data", "check"), ("PATH",)),
+        (("train",), (*TRAIN_FLAGS.split(), "--image-size", "--data", "--frame-stride")),
+    ],
+)
 def test_help_at_every_level(level, words, capsys):
-    with pytest.raises(SystemExit) as e: main([*level, "--help"])
+    with pytest.raises(SystemExit) as e:
+        main([*level, "--help"])
     out = capsys.readouterr().out
     assert e.value.code == 0 and all(w in out for w in words), out
 
 
 def test_every_flag_says_what_it_is_for(capsys):
-    with pytest.raises(SystemExit): main(["train", "--help"])
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
     out = capsys.readouterr().out
-    assert "climbs" in out and "frames a training clip has" in out  # the comments of Config
+    assert "climbs" in out and "frames of a training clip" in out  # the comments of Config
 
 
 def test_a_preset_becomes_the_defaults(capsys):
-    with pytest.raises(SystemExit): main(["train", "--preset", "report", "--help"])
+    with pytest.raises(SystemExit):
+        main(["train", "--preset", "report", "--help"])
     assert "(default: resnet50)" in capsys.readouterr().out
-    assert preset_in(["train", "--preset=report"]) == preset_in(["--preset", "demo", "--preset", "report"]) == "report" and preset_in(["--preset"]) == "demo"
-    assert preset_in(["train"]) == "demo" and preset_in(["train", "--data", "X"]) == preset_in(["train", "--data=X"]) == "best"  # real data has a preset of its own
+    assert preset_in(["train", "--preset=report"]) == "report"
+    assert preset_in(["--preset", "demo", "--preset", "report"]) == "report"
+    assert preset_in(["--preset"]) == preset_in(["train"]) == "demo"
+    assert preset_in(["train", "--data", "X"]) == preset_in(["train", "--data=X"]) == "best"
     assert preset_in(["train", "--data", "X", "--preset", "demo"]) == "demo"
 
 
-@pytest.mark.parametrize("args, words", [("train --lr fast", "--lr"), ("train --decoder unet", "x32"), ("train --clip-len 0", "clip_len = 0: expected 1 or more"),
-                                         ("train --image-size 3", "Expected 2 values"), ("train --epoch 3", "did you mean"), ("train --preset worst", "report"), ("", "data"),
-                                         ("trian", "trian"), ("data", "demo"), ("data demo", "PATH"), ("train --device cuda", "GPU")])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        ("train --lr fast", "--lr"),
+        ("train --decoder unet", "bilinear"),
+        ("train --clip-len 0", "clip_len = 0: expected 1 or more"),
+        ("train --feature-cache", "feature_cache = True: expected freeze_backbone"),
+        ("train --image-size 3", "Expected 2 values"),
+        ("train --epoch 3", "did you mean"),
+        ("train --preset worst", "report"),
+        ("", "data"),
+        ("trian", "trian"),
+        ("data", "demo"),
+        ("data demo", "PATH"),
+        ("train --device cuda", "GPU"),
+    ],
+)
 def test_a_slip_gets_one_line_and_code_2(args, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    try: code = main(args.split())
-    except SystemExit as e: code = e.code
+    try:
+        code = main(args.split())
+    except SystemExit as e:
+        code = e.code
     err = capsys.readouterr().err
     assert code == 2 and words in err and err.count("\n") == 1 and "Traceback" not in err, err
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_bad_data_is_code_1_and_one_line(tmp_path):
     r = rvos("train", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "r"))
-    assert r.returncode == 1 and r.stderr.count("\n") == 1 and "no such folder" in r.stderr, r.stderr
+    assert r.returncode == 1 and r.stderr.count("\n") == 1 and "no such folder" in r.stderr
 
 
-def test_data_demo_and_check(tmp_path):
+@pytest.mark.slow
+def test_data_demo_check_and_copy_paste(tmp_path):
     root = tmp_path / "shapes"
-    r = rvos("data", "demo", str(root), "--train", "3", "--val", "2", "--mix", "all", "--seed", "4")
-    assert r.returncode == 0 and (root / "DAVIS" / "ImageSets" / "2017" / "val.txt").exists(), r.stderr
+    few = ("--train", "3", "--val", "3")
+    r = rvos("data", "demo", str(root), *few, "--split-kind", "all", "--seed", "4")
+    assert r.returncode == 0 and (root / "DAVIS/ImageSets/2017/val.txt").exists(), r.stderr
     r = rvos("data", "check", str(root))
     assert r.returncode == 0 and "no problems found" in r.stdout, r.stdout + r.stderr
+    pasted = tmp_path / "pasted"
+    r = rvos("data", "copy-paste", str(root), str(pasted), *few, "--frames", "3")
+    assert r.returncode == 0 and (pasted / "DAVIS/ImageSets/2017/train.txt").exists(), r.stderr
     next((root / "DAVIS" / "Annotations" / "480p").glob("*/00001.png")).unlink()
     r = rvos("data", "check", str(root))
-    assert r.returncode == 1 and "00001.png" in r.stdout and "1 problem found" in r.stdout, r.stdout + r.stderr
+    assert r.returncode == 1 and "00001.png" in r.stdout and "1 problem found" in r.stdout
     r = rvos("data", "demo", str(root), "--seed", "5")
-    assert r.returncode == 1 and str(root) in r.stderr and r.stderr.strip().count("\n") == 0, r.stderr
+    assert r.returncode == 1 and str(root) in r.stderr and r.stderr.strip().count("\n") == 0
 
 
-def test_train_from_the_command_line(tmp_path):
-    root = tmp_path / "shapes"
+@pytest.mark.slow
+def test_train_closes_with_the_table_of_evaluate(tmp_path):
+    root, run = tmp_path / "shapes", tmp_path / "run"
     assert rvos("data", "demo", str(root), "--train", "3", "--val", "2").returncode == 0
-    args = f"train --preset demo --data {root} --out {tmp_path / 'run'} --image-size 48 80 --epochs 1 --epoch-size 4 --batch-size 2 --hidden-dim 16 --device cpu".split()
+    flags = "--image-size 48 80 --epochs 1 --epoch-size 4 --batch-size 2 --hidden-dim 16"
+    args = f"train --preset demo --data {root} --out {run} {flags} --device cpu".split()
     r = rvos(*args)
-    assert r.returncode == 0 and "best val IoU" in r.stdout and (tmp_path / "run" / "samples.jpg").exists(), r.stderr
+    assert r.returncode == 0 and "best val IoU" in r.stdout and "J (swapped)" in r.stdout, r.stderr
+    assert (run / "samples.jpg").exists() and (run / "curves.png").exists()
+    scores = pd.read_csv(run / "scores.csv")
+    assert {"best_model.pth", "last.pth"} == set(scores.checkpoint)
     r = rvos(*args)
     assert r.returncode == 1 and "already holds a run" in r.stderr
     r = rvos(*args, "--resume", "--epochs", "2")
@@ -77,5 +124,6 @@ def test_train_from_the_command_line(tmp_path):
 
 def test_one_line_reads_boxes_of_any_terminal():
     for bar, line in ("│─", "|-"):
-        box = f"+ Title +\n{bar} Wrong value for --lr. {bar}\n{bar} {line * 20} {bar}\n{bar} --lr FLOAT {bar}\n"
+        rows = [" Wrong value for --lr. ", f" {line * 20} ", " --lr FLOAT "]
+        box = "+ Title +\n" + "".join(f"{bar}{row}{bar}\n" for row in rows)
         assert one_line(box) == "Wrong value for --lr (expected --lr FLOAT)"

@@ -1,424 +1,349 @@
-"Folders to annotations to batches: both forms of the sentences, the cache, clips, and the batch's contract."
-import itertools
-import json
-import multiprocessing
-import random
-import shutil
+"Frames, masks in all their forms, and the records that hold them."
+
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
-from rvos_nb.core import Config, RVOSError
-from rvos_nb.data import (ANNOTATORS, FrameCache, RVOSDataset, TrainSampler, check_data, clip_frames, hold_out, load_annotations, load_splits, load_tokenizer, make_loader,
-                          make_loaders, read_mask, read_meta_expressions, read_text_annotations)
-from rvos_nb.demo import davis_palette, make_demo_data
-from rvos_nb.draw import denormalise
+from pycocotools import mask as coco_mask
+from rvos_nb.config import RVOSError
+from rvos_nb.data import (
+    Annotations,
+    Expression,
+    IdMasks,
+    ObjectMasks,
+    Problems,
+    VideoRecord,
+    expression_table,
+    frame_size,
+    object_table,
+    other_expression,
+    read_frame,
+    read_mask,
+)
+from rvos_nb.layout import davis_palette, write_ids
+
+SIZE = (24, 32)
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory) -> Path:
-    return make_demo_data(tmp_path_factory.mktemp("data") / "demo", n_train=6, n_val=3, n_frames=(5, 9), progress=False)
+def save(folder: Path, maps: list[np.ndarray | None]) -> list[Path | None]:
+    "Id maps as PNGs."
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [None if ids is None else folder / f"{t:05d}.png" for t, ids in enumerate(maps)]
+    for path, ids in zip(paths, maps):
+        if path is not None:
+            write_ids(path, ids)
+    return paths
+
+
+def disk(x: int, size=SIZE) -> np.ndarray:
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    return (rows - 12) ** 2 + (columns - x) ** 2 < 40
 
 
 @pytest.fixture
-def copy(demo, tmp_path) -> Path: return Path(shutil.copytree(demo, tmp_path / "copy"))
+def maps() -> list[np.ndarray | None]:
+    "Three frames of two objects and void; frame 1 is not labelled, object 2 leaves."
+    first, last = np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8)
+    first[disk(8)] = 1
+    first[disk(24)] = 2
+    last[disk(10)] = 1
+    last[:3] = 255
+    return [first, None, last]
 
 
-def cfg_for(root, **kw): return Config(**dict(data=str(root), image_size=(48, 80), clip_len=4, val_window=4, batch_size=2, contrast=1, augment=True, epoch_size=0) | kw)
-
-
-# --- annotations
-
-def test_davis_val_is_complete(davis):
-    val = load_annotations(davis, "val")
-    assert len(val) == 9
-    assert len(val.left_out) >= 21 and "left out" in val.describe()
-    for v, a in val.items():
-        assert [f.stem for f in a["frames"]] == [m.stem for m in a["masks"]] and all(m.exists() for m in a["masks"])
-        assert [e["annotator"] for e in a["expressions"]] == list(ANNOTATORS)
-    assert val["blackswan"]["expressions"][1] == {"expression_id": "1", "object_id": 1, "annotator": "annot1_full_video", "expression": "a black feathered swan", "kind": ""}
-
-
-def test_both_forms_say_the_same(davis, tmp_path):
-    "The text files and the converted json of the same data."
-    root = tmp_path / "converted"
-    root.mkdir()
-    (root / "DAVIS").symlink_to(davis / "DAVIS")
-    shutil.copytree(davis / "meta_expressions", root / "meta_expressions")
-    assert {v: a["expressions"] for v, a in load_annotations(root, "val").items()} == {v: a["expressions"] for v, a in load_annotations(davis, "val").items()}
-
-
-def test_latin1_and_misspelt_names(tmp_path):
-    for a in ANNOTATORS:
-        text = 'clasic-car 1 "a caf\xe9 racer"\ndog-scale 2 "a dog"\nmotor-bike 1 "a bike"\n'
-        (tmp_path / f"Davis17_{a}.txt").write_bytes(text.encode("latin-1" if a.startswith("annot2") else "utf-8"))
-    found = read_text_annotations(tmp_path)
-    assert set(found) == {"classic-car", "dogs-scale", "motorbike"} and {e["expression"] for e in found["classic-car"]} == {"a caf\xe9 racer"}
-
-
-@pytest.mark.parametrize("line", ["bear", 'bear one "a bear"', "bear 1 a bear", '"a bear"'])
-def test_a_bad_line_is_named(copy, line):
-    path = copy / "davis_text_annotations" / "Davis17_annot1.txt"
-    n = len(path.read_text().splitlines()) + 1
-    with open(path, "a") as f: f.write(line + "\n")
-    with pytest.raises(RVOSError, match=rf"Davis17_annot1.txt, line {n}.*expected"): load_annotations(copy, "val")
-
-
-def test_a_missing_file_or_a_wrong_encoding_is_named(copy):
-    path = copy / "davis_text_annotations" / "Davis17_annot1.txt"
-    path.write_bytes('x 1 "caf\xe9"\n'.encode("latin-1"))
-    with pytest.raises(RVOSError, match="Davis17_annot1.txt: not utf-8"): load_annotations(copy, "val")
-    path.unlink()
-    with pytest.raises(RVOSError, match="Davis17_annot1.txt: missing"): load_annotations(copy, "val")
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"videos": []}', '{"videos": {"a": 1}}', '{"videos": {"a": {"expressions": {"0": {"obj_id": "1"}}}}}',
-                                  '{"videos": {"a": {"expressions": {"0": {"exp": "x", "obj_id": "one"}}}}}', "\xff"])
-def test_a_broken_json_is_named(tmp_path, text):
-    path = tmp_path / "meta_expressions.json"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(RVOSError, match="meta_expressions.json"): read_meta_expressions(path)
-
-
-def test_folders_that_are_not_data(tmp_path, copy):
-    with pytest.raises(RVOSError, match="no such folder"): load_annotations(tmp_path / "nowhere", "val")
-    with pytest.raises(RVOSError, match="JPEGImages/480p"): load_annotations(tmp_path, "val")
-    shutil.rmtree(copy / "davis_text_annotations")
-    with pytest.raises(RVOSError, match="davis_text_annotations"): load_annotations(copy, "val")
-
-
-def test_converted_layout_without_image_sets(demo, tmp_path):
-    "Ref-YouTube-VOS style: valid/JPEGImages/<video>, the videos taken from the json and the folders."
-    val, root = load_annotations(demo, "val"), tmp_path / "conv"
-    keep = list(val)[:2]
-    for v in keep:
-        shutil.copytree(val[v]["frames"][0].parent, root / "valid" / "JPEGImages" / v)
-        shutil.copytree(val[v]["masks"][0].parent, root / "valid" / "Annotations" / v)
-    meta = {"videos": {v: {"expressions": {e["expression_id"]: {"exp": e["expression"], "obj_id": str(e["object_id"])} for e in a["expressions"]}} for v, a in val.items()}}
-    (root / "meta_expressions" / "valid").mkdir(parents=True)
-    (root / "meta_expressions" / "valid" / "meta_expressions.json").write_text(json.dumps(meta))
-    found = load_annotations(root, "val")
-    assert list(found) == keep and found.left_out == [v for v in val if v not in keep]
-    assert [e["expression"] for e in found[keep[0]]["expressions"]] == [e["expression"] for e in val[keep[0]]["expressions"]]
-
-
-def test_split_is_by_video_and_dev_is_held_out_by_video(demo):
-    splits = load_splits(cfg_for(demo, dev_fraction=0.34))
-    assert (len(splits["train"]), len(splits["dev"]), len(splits["val"])) == (4, 2, 3)
-    assert not set(splits["train"]) & set(splits["dev"]) and not (set(splits["train"]) | set(splits["dev"])) & set(splits["val"])
-    assert list(hold_out(load_annotations(demo, "train"), 0.34, 0)[1]) == list(splits["dev"])  # the seed decides
-    assert len(load_splits(cfg_for(demo, max_videos=2))["train"]) == 2
-
-
-def test_a_video_in_both_splits_is_refused(copy):
-    sets = copy / "DAVIS" / "ImageSets" / "2017"
-    name = (sets / "train.txt").read_text().split()[0]
-    with open(sets / "val.txt", "a") as f: f.write(f"\n{name}\n")
-    with pytest.raises(RVOSError, match=f"{name} is in train and in val"): load_splits(cfg_for(copy))
+def rle(mask: np.ndarray, compressed: bool = True) -> dict:
+    "COCO's run lengths of a mask; as numbers by hand, down the columns."
+    if compressed:
+        found = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        return {"size": list(mask.shape), "counts": found["counts"].decode()}
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *edges, len(flat)]).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
 
 
 # --- pictures
 
-def test_masks_are_ids_never_colours(demo, tmp_path):
-    ids = read_mask(load_annotations(demo, "val")[next(iter(load_annotations(demo, "val")))]["masks"][0])
-    assert ids.max() <= 4 and ids.dtype == np.uint8
+
+def test_masks_are_ids_never_colours(tmp_path):
     void = Image.fromarray(np.array([[0, 1], [2, 255]], np.uint8), "L")
     void.putpalette(davis_palette())
     void.save(tmp_path / "v.png")
     assert read_mask(tmp_path / "v.png").tolist() == [[0, 1], [2, 255]]
     Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
-    with pytest.raises(RVOSError, match="c.png.*RGB.*palette"): read_mask(tmp_path / "c.png")
+    with pytest.raises(RVOSError, match="c.png.*RGB.*palette"):
+        read_mask(tmp_path / "c.png")
 
 
-# --- cache
-
-def test_cache_holds_what_is_on_disk(demo, tmp_path, capsys):
-    val = load_annotations(demo, "val")
-    cache = FrameCache(val, (144, 240), tmp_path)  # the demo data's own size: nothing is resized
-    assert "MB" in capsys.readouterr().out
-    v = list(val)[1]
-    frames, ids = cache.read(v, np.array([2, 0]))
-    assert np.array_equal(frames[0], np.array(Image.open(val[v]["frames"][2]))) and np.array_equal(ids[1], read_mask(val[v]["masks"][0]))
-    FrameCache(val, (144, 240), tmp_path)
-    assert capsys.readouterr().out == ""  # found, not built again
+def test_missing_and_broken_pictures_are_named(tmp_path):
+    for read in (read_frame, read_mask, frame_size):
+        with pytest.raises(RVOSError, match=r"none\.png: no such"):
+            read(tmp_path / "none.png")
+        (tmp_path / "text.png").write_text("no picture")
+        with pytest.raises(RVOSError, match=r"text\.png: not a"):
+            read(tmp_path / "text.png")
 
 
-def test_cache_is_keyed_by_data_and_size(copy, tmp_path):
-    val = load_annotations(copy, "val")
-    a = FrameCache(val, (48, 80), tmp_path)
-    assert FrameCache(val, (48, 96), tmp_path).folder != a.folder
-    f = val[next(iter(val))]["frames"][0]
-    Image.new("RGB", (240, 144), "red").save(f)
-    b = FrameCache(load_annotations(copy, "val"), (48, 80), tmp_path)
-    assert b.folder != a.folder and b.frames[0, 0, 0, 0] > 200
+def test_a_mask_of_another_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    write_ids(tmp_path / "m.png", np.zeros((60, 80), np.uint8))
+    read_pixels = []
+    monkeypatch.setattr(Image.Image, "load", lambda self: read_pixels.append(1))
+    with pytest.raises(RVOSError, match=r"m\.png: height and width \(60, 80\).*\(6, 8\)"):
+        read_mask(tmp_path / "m.png", (6, 8))
+    assert frame_size(tmp_path / "m.png") == (60, 80) and not read_pixels
 
 
-def test_cache_refuses_to_fill_the_disk(demo, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(RVOSError, match="GB free.*RVOS_HOME"): FrameCache(load_annotations(demo, "val"), (48, 80), tmp_path)
-    assert not any(p.is_dir() for p in tmp_path.iterdir())
+# --- masks from pictures of ids
 
 
-def test_a_broken_frame_leaves_no_cache(copy, tmp_path):
-    val = load_annotations(copy, "val")
-    bad = val[next(iter(val))]["frames"][3]
-    bad.write_bytes(bad.read_bytes()[:300])
-    with pytest.raises(RVOSError, match=bad.name): FrameCache(val, (48, 80), tmp_path / "cache")
-    assert not any(p.is_dir() for p in (tmp_path / "cache").iterdir())
+def test_id_masks_answer_all_questions(tmp_path, maps):
+    masks = IdMasks(save(tmp_path, maps))
+    assert (len(masks), masks.size) == (3, SIZE)
+    assert [masks.labelled(t) for t in range(3)] == [True, False, True]
+    assert [masks.objects(t) for t in (0, 2)] == [(1, 2), (1,)]
+    assert np.array_equal(masks.mask(0, (1, 2)), disk(8) | disk(24))
+    assert np.array_equal(masks.mask(2, (1,)), maps[2] == 1)
+    assert not masks.mask(0, ()).any() and masks.mask(0, ()).dtype == bool
+    assert not masks.mask(0, (7,)).any()
+    assert np.array_equal(masks.void(2), maps[2] == 255) and not masks.void(0).any()
+    assert [path.name for path in masks.files()] == ["00000.png", "00002.png"]
+    with pytest.raises(RVOSError, match="frame 1 has no mask"):
+        masks.mask(1, (1,))
 
 
-def _build(root, folder, queue):
-    cache = FrameCache(load_annotations(root, "train"), (48, 80), Path(folder))
-    queue.put((cache.folder.name, int(cache.frames.sum())))
+def test_a_frame_is_read_once_for_all_questions(tmp_path, maps, monkeypatch):
+    import rvos_nb.data as data
+
+    calls, read = [], data.read_mask
+    monkeypatch.setattr(data, "read_mask", lambda *args: calls.append(args) or read(*args))
+    masks = IdMasks(save(tmp_path, maps))
+    for ids in ((1,), (2,), (1, 2)):
+        masks.mask(0, ids)
+    masks.objects(0), masks.void(0)
+    assert len(calls) == 1
+    masks.mask(2, (1,))
+    assert len(calls) == 2
 
 
-def test_two_processes_build_one_cache(demo, tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    queue = spawn.Queue()
-    ps = [spawn.Process(target=_build, args=(demo, tmp_path, queue)) for _ in range(2)]
-    for p in ps: p.start()
-    results = {queue.get(timeout=120) for _ in ps}
-    for p in ps: p.join()
-    assert len(results) == 1 and len([p for p in tmp_path.iterdir() if p.is_dir()]) == 1
+def test_an_answer_is_the_caller_s_own(tmp_path, maps):
+    for masks in (IdMasks(save(tmp_path, maps)), ObjectMasks(SIZE, {1: [disk(8)]})):
+        masks.mask(0, (1,))[:] = True
+        masks.void(0)[:] = True
+        assert np.array_equal(masks.mask(0, (1,)), disk(8)) and not masks.void(0).any()
 
 
-# --- clips
-
-def test_clips_stay_inside_and_in_order():
-    rng, seen = random.Random(0), set()
-    for n, length, stride in itertools.product((1, 2, 5, 30), (1, 4), (1, 3)):
-        for _ in range(40):
-            t = clip_frames(n, length, stride, rng)
-            assert len(t) == length and t.min() >= 0 and t.max() < n and (np.diff(t) >= 0).all()
-            if n == 30 and length == 4: seen.add((t[0], t[1] - t[0]))
-            if n >= length: assert len(set(np.diff(t))) <= 1  # one stride a clip
-    assert {s for _, s in seen} == {1, 2, 3} and len({a for a, _ in seen}) > 15
-
-
-def test_short_videos_are_padded_and_marked(copy):
-    train = load_annotations(copy, "train")
-    v = next(iter(train))
-    for f in train[v]["frames"][2:] + train[v]["masks"][2:]: f.unlink()
-    train = load_annotations(copy, "train").subset([v])
-    for is_train in (True, False):
-        item = RVOSDataset(train, cfg_for(copy, augment=False), train=is_train)[0]
-        assert item["valid"].flatten(1).any(1).tolist() == [True, True, False, False] and item["frame_ids"].tolist() == [0, 1, 1, 1]
+def test_masks_that_do_not_fit_are_named(tmp_path, maps):
+    paths = save(tmp_path / "masks", maps)
+    frames = [tmp_path / f"{t:05d}.jpg" for t in range(3)]
+    for frame in frames:
+        Image.new("RGB", (SIZE[1], SIZE[0])).save(frame)
+    assert IdMasks(paths, frames).objects(2) == (1,)
+    write_ids(paths[2], np.zeros((9, 9), np.uint8))
+    for masks in (IdMasks(paths, frames), IdMasks(paths)):
+        with pytest.raises(RVOSError, match=r"00002\.png: height and width \(9, 9\)"):
+            masks.objects(2)
+    with pytest.raises(RVOSError, match="3 masks for 2 frames"):
+        IdMasks(paths, frames[:2])
+    with pytest.raises(RVOSError, match="no frame of this video has a mask"):
+        IdMasks([None, None]).size
 
 
-def test_void_is_not_valid(copy):
-    val = load_annotations(copy, "val")
-    v = next(iter(val))
-    ids = read_mask(val[v]["masks"][0])
-    ids[:72] = 255
-    im = Image.fromarray(ids, "L")
-    im.putpalette(davis_palette())
-    im.save(val[v]["masks"][0])
-    item = RVOSDataset(load_annotations(copy, "val"), cfg_for(copy))[0]
-    assert not item["valid"][0, :24].any() and item["valid"][0, 24:].all() and not item["masks"][0, :24].any() and item["valid"][1].all()
+# --- masks object by object
 
 
-def test_items_follow_their_seed(demo):
-    ds = RVOSDataset(load_annotations(demo, "train"), cfg_for(demo), train=True)
-    same = [torch.equal(ds[(i, 7)]["frames"], ds[(i, 7)]["frames"]) for i in range(8)]
-    other = [torch.equal(ds[(i, 7)]["frames"], ds[(i, 8)]["frames"]) for i in range(8)]
-    assert all(same) and not any(other)
+@pytest.mark.parametrize("form", [lambda m: m, rle, lambda m: rle(m, compressed=False)])
+def test_object_masks_in_every_form_may_overlap(form):
+    near, far = disk(10), disk(14)
+    masks = ObjectMasks(SIZE, {1: [form(near), None], 4: [form(far), form(far)]})
+    assert (len(masks), masks.size, masks.labelled(1)) == (2, SIZE, True)
+    assert [masks.objects(t) for t in (0, 1)] == [(1, 4), (4,)]
+    assert np.array_equal(masks.mask(0, (1,)), near) and np.array_equal(masks.mask(0, (4,)), far)
+    assert (masks.mask(0, (1,)) & masks.mask(0, (4,))).any()
+    assert np.array_equal(masks.mask(0, (1, 4)), near | far)
+    assert not masks.mask(1, (1,)).any() and not masks.mask(0, ()).any()
+    assert not masks.void(0).any() and masks.files() == []
 
 
-def test_epochs_differ_repeat_and_do_not_depend_on_workers(demo):
-    def epoch(e, workers, seed=0):
-        loader = make_loader(load_annotations(demo, "train"), cfg_for(demo, workers=workers, seed=seed), train=True)
-        loader.set_epoch(e)
-        return torch.cat([b["frames"] for b in loader])
-    first = epoch(0, 0)
-    assert torch.equal(first, epoch(0, 0)) and torch.equal(first, epoch(0, 2))
-    assert not torch.equal(first, epoch(1, 0)) and not torch.equal(first, epoch(0, 0, seed=1))
+def test_polygons_are_filled():
+    square = [[4, 4, 12, 4, 12, 10, 4, 10]]
+    masks = ObjectMasks(SIZE, {1: [square, square + [[20, 2, 24, 2, 24, 6, 20, 6]], []]})
+    expected = np.zeros(SIZE, bool)
+    expected[4:10, 4:12] = True
+    assert np.array_equal(masks.mask(0, (1,)), expected)
+    expected[2:6, 20:24] = True
+    assert np.array_equal(masks.mask(1, (1,)), expected)
+    assert not masks.mask(2, (1,)).any()
 
 
-def test_sampler_visits_everything_once(demo):
-    ds = RVOSDataset(load_annotations(demo, "train"), cfg_for(demo), train=True)
-    assert sorted(i for i, *_ in TrainSampler(ds)) == list(range(len(ds)))
-    short, long = list(TrainSampler(ds, 7)), list(TrainSampler(ds, 3 * len(ds)))
-    assert len({i for i, *_ in short}) == 7 and len(long) == 3 * len(ds) and {i for i, *_ in long} == set(range(len(ds))) and len(set(long)) == 3 * len(ds)
+def test_a_polygon_may_leave_the_frame_a_little():
+    masks = ObjectMasks(SIZE, {1: [[[-5, -5, 40, -5, 40, 30, -5, 30]]]})
+    assert masks.mask(0, (1,)).all()
 
 
-def test_clips_are_single_frames_in_the_first_epochs(demo):
-    cfg = cfg_for(demo, clip_len=3, still=0.5, epochs=4, epoch_size=4, max_stride=1)
-    loader = make_loader(load_annotations(demo, "train"), cfg, True)
-    def lengths(epoch):
-        loader.set_epoch(epoch)
-        return {b["frames"].shape[1] for b in loader} | {b["masks"].shape[1] for b in loader} | {b["valid"].shape[1] for b in loader}
-    assert [lengths(e) for e in range(4)] == [{1}, {1}, {3}, {3}]
+@pytest.mark.parametrize("seed", range(5))
+def test_compressed_run_lengths_are_those_of_pycocotools(seed):
+    mask = np.random.default_rng(seed).random((37, 53)) < (0.02, 0.5, 0.98, 0.0, 1.0)[seed]
+    packed = rle(mask)
+    source = ObjectMasks(
+        mask.shape, {1: [packed], 2: [packed | {"counts": packed["counts"].encode()}]}
+    )
+    for o in (1, 2):
+        assert np.array_equal(source.mask(0, (o,)), mask)
 
 
-def test_contrast_puts_other_objects_of_the_same_clip_side_by_side(demo):
-    ds = RVOSDataset(load_annotations(demo, "train"), cfg_for(demo, augment=False), train=True)
-    order = list(TrainSampler(ds, 60, contrast=3))
-    groups = [list(g) for _, g in itertools.groupby(order, key=lambda p: p[1])]
-    assert sum(map(len, groups)) == 60 and max(map(len, groups)) == 3
-    for g in groups[:-1]:
-        items = [ds[p] for p in g]
-        objects = {e["object_id"] for e in ds.annotations[items[0]["video_id"]]["expressions"]}
-        assert len({i["video_id"] for i in items}) == 1 and len({i["object_id"] for i in items}) == len(items) == min(3, len(objects))
-    same = [torch.equal(ds[g[0]]["frames"], ds[g[1]]["frames"]) for g in groups if len(g) > 1]
-    assert sum(same) >= 0.9 * len(same)  # the same frames, but for an object that these do not show
-
-
-# --- batches
-
-def test_the_contract(demo):
-    train, val = make_loaders(cfg_for(demo))
-    for batch in (next(iter(train)), next(iter(val))):
-        B = len(batch["expression"])
-        assert batch["frames"].shape == (B, 4, 3, 48, 80) and batch["frames"].dtype == torch.float32
-        assert batch["masks"].shape == batch["valid"].shape == (B, 4, 48, 80) and set(batch["masks"].unique().tolist()) <= {0, 1} and batch["valid"].dtype == torch.bool
-        assert batch["text_ids"].shape == batch["text_mask"].shape and batch["text_ids"].dtype == batch["text_mask"].dtype == torch.int64
-        assert batch["text_mask"].sum(1).max() == batch["text_ids"].shape[1]  # no further than the longest
-        assert batch["object_id"].shape == (B,) and batch["frame_ids"].shape == (B, 4) and len(batch["video_id"]) == len(batch["expression_id"]) == B
-        pixels = denormalise(batch["frames"])
-        assert pixels.dtype == np.uint8 and 30 < pixels.mean() < 220
-
-
-def test_masks_are_of_the_named_object(demo):
-    val = load_annotations(demo, "val")
-    loader = make_loader(val, cfg_for(demo), train=False)
-    for batch in loader:
-        for i, (v, o) in enumerate(zip(batch["video_id"], batch["object_id"])):
-            ids = loader.dataset.cache.read(v, batch["frame_ids"][i].numpy())[1]
-            assert np.array_equal(batch["masks"][i].numpy() > 0, ids == o.item())
-
-
-def test_validation_covers_each_video_once_and_in_order(demo):
-    val = load_annotations(demo, "val")
-    seen = {}
-    for batch in make_loader(val, cfg_for(demo), train=False):
-        assert len(set(batch["video_id"])) == 1 and (batch["frame_ids"] == batch["frame_ids"][0]).all()  # one window, all its sentences
-        for i, e in enumerate(batch["expression_id"]):
-            seen.setdefault((batch["video_id"][i], e), []).extend(batch["frame_ids"][i][batch["valid"][i].flatten(1).any(1)].tolist())
-    assert seen == {(v, e["expression_id"]): list(range(len(a["frames"]))) for v, a in val.items() for e in a["expressions"]}
-
-
-def test_tokens_are_the_encoder_s_own():
-    t = load_tokenizer("demo-bert")
-    assert t.decode(t("the red circle")["input_ids"], skip_special_tokens=True) == "the red circle"
-    with pytest.raises(RVOSError, match="no-such/encoder"): load_tokenizer("no-such/encoder")
-
-
-# --- check_data
-
-def test_clean_data_has_no_problems(demo): assert check_data(demo).empty
-
-
-def test_real_data_has_no_problems(davis): assert check_data(davis).empty
-
-
-FAULTS = {
-    "missing mask": (lambda a, v: a[v]["masks"][1].unlink(), "no such mask"),
-    "missing frame": (lambda a, v: a[v]["frames"][1].unlink(), "a mask without a frame"),
-    "truncated frame": (lambda a, v: a[v]["frames"][1].write_bytes(a[v]["frames"][1].read_bytes()[:400]), "not a picture"),
-    "colours": (lambda a, v: Image.new("RGB", (240, 144)).save(a[v]["masks"][1]), "mode RGB"),
-    "size": (lambda a, v: Image.new("P", (24, 14)).save(a[v]["masks"][1]), "height and width"),
-    "text": (lambda a, v: a[v]["masks"][1].write_text("no picture"), "not a mask"),
+HOSTILE = {
+    "huge": {"size": [10**6, 10**6], "counts": "x"},
+    "too short": {"size": [24, 32], "counts": "1"},
+    "too long": {"size": [24, 32], "counts": rle(np.ones((400, 400), bool))["counts"]},
+    "no run lengths": {"size": [24, 32], "counts": "é漢"},
+    "breaks off": {"size": [24, 32], "counts": "oooo"},
+    "endless number": {"size": [24, 32], "counts": "o" * 10**6},
+    "negative": {"size": [24, 32], "counts": [-5, 773]},
+    "beyond C": {"size": [24, 32], "counts": [2**40, 768 - 2**40]},
+    "fractions": {"size": [24, 32], "counts": [1.5, 766.5]},
+    "no counts": {"size": [24, 32]},
+    "no size": {"counts": "1"},
+    "size of text": {"size": "24", "counts": "1"},
+    "far point": [[1e9, 0, 0, 1e9, 5, 5]],
+    "not a number": [[float("nan"), 0, 0, 3, 3, 3]],
+    "infinite": [[float("inf"), 0, 0, 3, 3, 3]],
+    "long outline": [[0, 0, 31, 23] * 10**4],
+    "two points": [[0, 0, 3, 3]],
+    "odd": [[0, 0, 3, 0, 3, 3, 1]],
+    "nested": [[[0, 0], [3, 0], [3, 3]]],
+    "numbers": [0, 0, 3, 0, 3, 3],
+    "text": "polygon",
+    "words": [["a", "b", "c", "d", "e", "f"]],
+    "other shape": np.zeros((5, 5), bool),
+    "number": 5,
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_found(copy, fault):
-    a = load_annotations(copy, "val")
-    v = list(a)[1]
-    FAULTS[fault][0](a, v)
-    table = check_data(copy)
-    assert len(table) == 1 and v in table["where"][0] and FAULTS[fault][1] in table["problem"][0], table.to_string()
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_segmentations_end_in_one_line(what):
+    masks = ObjectMasks(SIZE, {3: [None, HOSTILE[what]]}, source=Path("toy.json"))
+    start = time.perf_counter()
+    with pytest.raises(RVOSError, match=r"toy\.json, object 3, frame 1: .*expected"):
+        masks.mask(1, (3,))
+    assert time.perf_counter() - start < 1
 
 
-def test_sentences_without_an_object(copy):
-    v = next(iter(load_annotations(copy, "val")))
-    for a in ANNOTATORS:
-        with open(copy / "davis_text_annotations" / f"Davis17_{a}.txt", "a") as f: f.write(f'{v} 9 "a ghost"\n{v} 1 ""\n')
-    problems = check_data(copy).problem
-    assert problems.str.contains("object 9 has sentences").sum() == 1 and problems.str.contains("empty sentence").sum() == 4
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(),
+    lambda x: st.lists(x, max_size=8) | st.dictionaries(st.sampled_from(["size", "counts"]), x),
+    max_leaves=10,
+)
+POLYGON = st.lists(st.floats(-100, 100) | st.integers(-10, 40), min_size=4, max_size=14)
+RLE = st.fixed_dictionaries(
+    {
+        "size": st.just(list(SIZE)),
+        "counts": st.text("0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_`abcdefghijklmno")
+        | st.lists(st.integers(-3, 800), max_size=5),
+    }
+)
 
 
-def _append(root, name, text, encoding="utf-8"):
-    with open(root / "davis_text_annotations" / f"Davis17_{name}.txt", "ab") as f: f.write(text.encode(encoding))
+@settings(max_examples=400, deadline=10_000, derandomize=True, database=None)
+@given(segmentation=st.one_of(ANY, RLE, st.lists(POLYGON, max_size=3)))
+def test_any_segmentation_is_a_mask_or_an_error(segmentation):
+    try:
+        mask = ObjectMasks(SIZE, {1: [segmentation]}).mask(0, (1,))
+    except RVOSError:
+        return
+    assert mask.shape == SIZE and mask.dtype == bool
 
 
-def _blank(a, v):
-    for m in a[v]["masks"]:
-        im = Image.new("P", (240, 144))
-        im.putpalette(davis_palette())
-        im.save(m)
+def test_tracks_have_one_length():
+    with pytest.raises(RVOSError, match=r"tracks of \[1, 2\] frames"):
+        ObjectMasks(SIZE, {1: [None], 2: [None, None]})
+    with pytest.raises(RVOSError, match=r"tracks of \[1, 2\] frames"):
+        ObjectMasks(SIZE, {1: [None, None]}, labelled=[True])
+    sparse = ObjectMasks(SIZE, {1: [disk(5), None]}, labelled=[True, False])
+    assert [sparse.labelled(t) for t in (0, 1)] == [True, False]
+    assert len(ObjectMasks(SIZE, {}, labelled=[True] * 4)) == 4
 
 
-def _drop(path, words):
-    path.write_text("".join(line for line in path.read_text().splitlines(True) if words not in line))
+# --- records
 
 
-MORE_FAULTS = {  # fault: (what is done to the root, its annotations and a video of val; what must be said; of which video)
-    "a frame and its mask are missing": (lambda r, a, v: (a[v]["frames"][2].unlink(), a[v]["masks"][2].unlink()), "00002.jpg.*frames before and after", True),
-    "empty masks throughout": (lambda r, a, v: _blank(a, v), "no mask shows any object", True),
-    "unknown video": (lambda r, a, v: _append(r, "annot1", 'nobody-knows 1 "a thing"\n'), "nobody-knows.*not known", False),
-    "misspelt video": (lambda r, a, v: [_append(r, n, f'{v}s 1 "a thing"\n') for n in ANNOTATORS], "not known", False),
-    "misspelt in all files": (lambda r, a, v: [f.write_text(f.read_text(encoding=e).replace(f"{v} ", f"{v}x "), encoding=e) for n in ANNOTATORS
-                                               for f, e in [(r / "davis_text_annotations" / f"Davis17_{n}.txt", "utf-8" if n < "annot2" else "latin-1")]], "is shapes-val-000. meant", True),
-    "UTF-8 in a latin-1 file": (lambda r, a, v: _append(r, "annot2", f'{v} 1 "a caf\xe9"\n'), "UTF-8 that was read as latin-1", True),
-    "control characters": (lambda r, a, v: _append(r, "annot1", f'{v} 1 "a \x01 dog"\n'), "characters that no text has", True),
-    "not UTF-8": (lambda r, a, v: _append(r, "annot1", f'{v} 1 "a caf\xe9"\n', "latin-1"), "annot1.txt.*not utf-8", False),
-    "empty sentence": (lambda r, a, v: _append(r, "annot1", f'{v} 1 ""\n'), "empty sentence", True),
-    "over-long sentence": (lambda r, a, v: _append(r, "annot1", f'{v} 1 "{"very " * 70}long"\n'), "71 words", True),
-    "the same twice": (lambda r, a, v: _append(r, "annot1", f'{v} 1 "a thing"\n'), "has a sentence in this file already", True),
-    "object 255": (lambda r, a, v: _append(r, "annot1", f'{v} 255 "void"\n'), "255 is void", True),
-    "no line": (lambda r, a, v: _append(r, "annot1", "bear\n"), "line .*expected", False),
-    "listed twice": (lambda r, a, v: (r / "DAVIS/ImageSets/2017/val.txt").write_text("\n".join([*a, v])), "stands there 2 times", True),
-    "in both splits": (lambda r, a, v: (r / "DAVIS/ImageSets/2017/train.txt").write_text((r / "DAVIS/ImageSets/2017/train.txt").read_text() + f"\n{v}\n"), "in train and in val", True),
-    "listed without frames": (lambda r, a, v: shutil.rmtree(a[v]["frames"][0].parent), "no frames, but val.txt lists", True),
-    "listed without sentences": (lambda r, a, v: [_drop(r / "davis_text_annotations" / f"Davis17_{n}.txt", f"{v} ") for n in ANNOTATORS], "no sentence about it", True),
-    "a list that leads out": (lambda r, a, v: (r / "DAVIS/ImageSets/2017/val.txt").write_text("\n".join([*a, "../../up"])), "plain name", False),
-    "a list that is no text": (lambda r, a, v: (r / "DAVIS/ImageSets/2017/val.txt").write_bytes(b"\xff\xfe"), "not a text file", False),
-    "a file of sentences is missing": (lambda r, a, v: (r / "davis_text_annotations" / "Davis17_annot2.txt").unlink(), "annot2.txt.*missing", False),
-    "no masks at all": (lambda r, a, v: shutil.rmtree(a[v]["masks"][0].parent), "no such mask", True),
-}
+def record_of(object_ids, groups=(), masks=None) -> VideoRecord:
+    groups = groups or [""] * len(object_ids)
+    said = [
+        Expression(str(i), f"thing {o}", o, g) for i, (o, g) in enumerate(zip(object_ids, groups))
+    ]
+    return VideoRecord("v", [Path(f"{t:05d}.jpg") for t in range(3)], masks, said)
 
 
-@pytest.mark.parametrize("fault", MORE_FAULTS)
-def test_check_lists(copy, fault):
-    "Each fault alone; nothing is raised, the table names it, and where a video can be blamed, the video."
-    a = load_annotations(copy, "val")
-    v = list(a)[1]
-    do, words, blamed = MORE_FAULTS[fault]
-    do(copy, a, v)
-    table = check_data(copy)
-    lines = table["where"] + ": " + table["problem"]
-    assert lines.str.contains(words).any(), table.to_string()
-    assert not blamed or v in set(table.video), table.to_string()
+def test_a_record_knows_the_objects_that_are_named():
+    assert record_of([(3,), (1, 2), (), None, (2,)]).object_ids() == (1, 2, 3)
+    assert record_of([None]).object_ids() == ()
 
 
-def test_check_lists_all_faults_at_once(copy):
-    a = load_annotations(copy, "val")
-    for (fault, _), v in zip(FAULTS.values(), itertools.cycle(a)): fault(a, v)
-    for text in ('nobody 1 "x"\n', "no line\n", f'{list(a)[0]} 1 ""\n'): _append(copy, "annot1", text)
-    assert len(check_data(copy)) >= 8  # some faults hide others
+def test_a_strided_record_keeps_frames_masks_and_labels_together(tmp_path, maps):
+    source = IdMasks(save(tmp_path, maps))
+    record = record_of([(1,)], masks=source).strided(2)
+    assert [f.name for f in record.frames] == ["00000.jpg", "00002.jpg"]
+    masks = record.masks
+    assert (len(masks), masks.size, masks.files()) == (2, SIZE, source.files())
+    assert masks.labelled(1) and masks.objects(1) == (1,)
+    assert np.array_equal(masks.mask(1, (1,)), source.mask(2, (1,)))
+    assert np.array_equal(masks.void(1), source.void(2))
+    assert record_of([(1,)]).strided(2).masks is None
+    assert len(record.strided(2).frames) == len(record.strided(2).masks) == 1
 
 
-def test_check_reads_the_converted_form(tmp_path, demo):
-    root, val = tmp_path / "conv", load_annotations(demo, "val")
-    for v in val:
-        shutil.copytree(val[v]["frames"][0].parent, root / "valid" / "JPEGImages" / v)
-        shutil.copytree(val[v]["masks"][0].parent, root / "valid" / "Annotations" / v)
-    path = root / "meta_expressions" / "valid" / "meta_expressions.json"
-    path.parent.mkdir(parents=True)
-    v, w, x = val
-    good = '{"exp": "a thing", "obj_id": "1"}'
-    path.write_text(f'{{"videos": {{"{v}": {{"expressions": {{"0": {good}, "0": {good}}}}}, "{w}": {{"expressions": {{"0": {{"obj_id": 1}}}}}}, "{x}": {{"expressions": {{"0": {good}}}}}, "{x}": 5}}}}')
-    table = check_data(root)
-    text = "\n".join(table["where"] + ": " + table["problem"])
-    for words in ("'0' stands there 2 times", f"'{x}' stands there 2 times", "KeyError: 'exp'", "expected a dictionary with 'expressions'"): assert words in text, text
-    path.write_text("{")
-    assert check_data(root).problem.str.contains("not JSON").any()
+def test_a_split_is_a_dictionary(tmp_path):
+    few = Annotations({"v": record_of([(1,), (2,), (1, 2)])}, tmp_path, "val", ["w"])
+    assert few["v"].id == "v" and few.root == tmp_path
+    assert few.describe().startswith(
+        "val: 1 videos, 2 objects, 3 expressions, 3 frames; left out 1"
+    )
+    assert few.subset(["v"], "dev").split == "dev" and few.subset(["v"]).left_out == ["w"]
+    with pytest.raises(RVOSError, match="no video 'u' in split 'val'; there are: v"):
+        few.subset(["u"])
 
 
-def test_partial_copies_of_davis_are_no_problem(copy):
-    "Sentences about an official video whose frames are not here are left out, not a fault."
-    for n in ANNOTATORS: _append(copy, n, 'bear 1 "a bear"\n')
-    assert check_data(copy).empty
+def test_problems_are_collected_or_raised():
+    listed = Problems(strict=False)
+    listed.add("v", Path("a") / "b", "broken")
+    assert listed.found == [("v", str(Path("a") / "b"), "broken")]
+    strict = Problems()
+    strict.add("v", "here", "an empty expression", fatal=False)
+    with pytest.raises(RVOSError, match="there: broken"):
+        strict.add("v", "there", "broken")
+
+
+def test_tables_have_a_row_for_each_expression_and_object(tmp_path, maps):
+    record = record_of([(1,), (1, 2), ()], masks=IdMasks(save(tmp_path, maps)))
+    hidden = VideoRecord("h", record.frames, None, [Expression("0", "a thing", None)])
+    split = Annotations({"v": record, "h": hidden}, tmp_path, "val")
+    texts = expression_table(split)
+    assert texts.object_ids.tolist() == [(1,), (1, 2), (), None] and list(texts.video_id)[-1] == "h"
+    objects = object_table(split).set_index("object_id")
+    assert list(objects.index) == [1, 2] and objects.shown.tolist() == [1.0, 0.5]
+    assert objects.area_percent[2] == pytest.approx(100 * disk(24).mean())
+    nothing = Annotations({"v": record_of([()], masks=record.masks)}, tmp_path, "val")
+    assert len(object_table(nothing)) == 0 and "area_percent" in object_table(nothing)
+
+
+# --- the swapped expression
+
+
+def test_the_other_expression_is_the_same_annotator_s_about_the_next_object():
+    record = record_of([(1,), (1,), (2,), (2,)], groups=["a", "b", "a", "b"])
+    assert [other_expression(record, i) for i in range(4)] == [2, 3, 0, 1]
+    assert other_expression(record_of([(1,), (1,)]), 0) is None
+
+
+def test_the_other_expression_of_a_group_that_said_nothing_is_the_first():
+    assert other_expression(record_of([(1,), (2,), (2,)], groups=["a", "b", "c"]), 0) == 1
+
+
+def test_the_other_expression_of_several_objects_names_others():
+    record = record_of([(1, 2), (1,), (3,), (), None])
+    assert [other_expression(record, i) for i in range(5)] == [2, 0, 1, None, None]
+    assert other_expression(record_of([(1, 2), (1, 2), ()]), 0) is None

@@ -1,5 +1,8 @@
-"""J and F against an independent definition, against the official figures, and at the borders of what may come in."""
-import itertools, json, math
+"J and F against an independent definition, the official figures, and at the borders of input."
+
+import itertools
+import json
+import math
 
 import numpy as np
 import pytest
@@ -8,61 +11,87 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from rvos_nb.core import RVOSError
-from rvos_nb.metrics import boundary, boundary_f, iou, jf, jf_frame, region_similarity, tolerance
+from rvos_nb.config import RVOSError
+from rvos_nb.metrics import (
+    _jf_frame,
+    _tolerance,
+    boundary,
+    boundary_f,
+    iou,
+    jf,
+    region_similarity,
+)
 
 
 def by_definition(gt, pred):
     "J and F pixel by pixel in plain Python: no OpenCV, no words."
     h, w = gt.shape
-    inside = lambda m, y, x: bool(m[min(y, h - 1), min(x, w - 1)])
-    edges = [{(y, x) for y in range(h) for x in range(w)
-              if any(inside(m, y + dy, x + dx) != m[y, x] for dy, dx in ((0, 1), (1, 0), (1, 1)))} for m in (gt, pred)]
+
+    def on_edge(m, y, x):
+        below, right = min(y + 1, h - 1), min(x + 1, w - 1)
+        return any(m[n] != m[y, x] for n in ((y, right), (below, x), (below, right)))
+
+    def is_near(y, x, edge):
+        return any((y - v) ** 2 + (x - u) ** 2 <= r * r for v, u in edge)
+
+    def met(a, b):
+        return sum(is_near(y, x, b) for y, x in a)
+
+    pixels = list(itertools.product(range(h), range(w)))
+    edges = [[at for at in pixels if on_edge(m, *at)] for m in (gt, pred)]
     union = int((gt | pred).sum())
     j = int((gt & pred).sum()) / union if union else 1.0
     r = math.ceil(0.008 * math.sqrt(h * h + w * w))
-    met = [sum(any((y - v) ** 2 + (x - u) ** 2 <= r * r for v, u in b) for y, x in a) for a, b in (edges, edges[::-1])]
-    if not edges[0] or not edges[1]: return j, float(len(edges[0]) == len(edges[1]))
-    recall, precision = met[0] / len(edges[0]), met[1] / len(edges[1])
+    if not edges[0] or not edges[1]:
+        return j, float(len(edges[0]) == len(edges[1]))
+    recall = met(*edges) / len(edges[0])
+    precision = met(*edges[::-1]) / len(edges[1])
     return j, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 sizes = st.tuples(st.integers(1, 12), st.sampled_from([1, 2, 7, 63, 64, 65, 96, 97, 130]))
 
+
 @st.composite
 def pairs(draw, shape=sizes):
     shape = draw(shape)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+
     def mask():
         kind = draw(st.sampled_from(["noise", "sparse", "box", "empty", "full", "pixel"]))
         m = np.zeros(shape, bool)
-        if kind == "noise": m = rng.random(shape) < 0.5
-        elif kind == "sparse": m = rng.random(shape) < 0.02
-        elif kind == "full": m[:] = True
-        elif kind == "pixel": m[rng.integers(shape[0]), rng.integers(shape[1])] = True
+        if kind == "noise":
+            m = rng.random(shape) < 0.5
+        elif kind == "sparse":
+            m = rng.random(shape) < 0.02
+        elif kind == "full":
+            m[:] = True
+        elif kind == "pixel":
+            m[rng.integers(shape[0]), rng.integers(shape[1])] = True
         elif kind == "box":
             y, x = (np.sort(rng.integers(0, n + 1, 2)) for n in shape)
-            m[y[0]:y[1], x[0]:x[1]] = True
+            m[y[0] : y[1], x[0] : x[1]] = True
         return m
+
     return mask(), mask()
 
 
 @settings(max_examples=150, deadline=None)
 @given(pairs())
 def test_jf_is_the_definition(pair):
-    assert tuple(map(float, jf(*pair))) == by_definition(*pair) == jf_frame(*pair)
+    assert tuple(map(float, jf(*pair))) == by_definition(*pair) == _jf_frame(*pair)
 
 
 @settings(max_examples=40, deadline=None)
 @given(pairs(st.tuples(st.integers(1, 700), st.integers(1, 2200))))
 def test_words_equal_dilation_on_large_images(pair):
-    assert tuple(map(float, jf(*pair))) == jf_frame(*pair)
+    assert tuple(map(float, jf(*pair))) == _jf_frame(*pair)
 
 
 def test_images_beyond_what_words_see():
     gt = np.zeros((2160, 3840), bool)
     gt[500:900, 700:1500] = True
-    assert tolerance(gt.shape) == 36
+    assert _tolerance(gt.shape) == 36
     j, f = jf(gt, np.roll(gt, 30, 1))
     assert j == 770 / 830 and f == 1.0
     assert boundary_f(gt, np.roll(gt, 40, 1)) < 1
@@ -75,21 +104,23 @@ def test_every_edge_of_the_tolerance():
         gt[240, 400], pred[240 + dy, 400 + dx] = True, True
         f = boundary_f(gt, pred)
         assert (f == 1) == (dy * dy + dx * dx <= 64), (dy, dx)
-        if abs(dy) == 9 and abs(dx) == 9: assert f == 0
+        if abs(dy) == 9 and abs(dx) == 9:
+            assert f == 0
 
 
 def test_objects_that_start_or_end_at_any_column():
     "Words begin every 64 pixels; nothing else in the image hides a slip there."
     for x in range(131):
         gt, pred = np.zeros((2, 12, 131), bool)
-        gt[2:9, x:x + 5] = pred[7:9, x:x + 5] = True
-        assert tuple(map(float, jf(gt, pred))) == jf_frame(gt, pred), x
+        gt[2:9, x : x + 5] = pred[7:9, x : x + 5] = True
+        assert tuple(map(float, jf(gt, pred))) == _jf_frame(gt, pred), x
 
 
 def test_tolerance_is_the_official_one():
     for h, w in itertools.product(range(1, 400, 7), range(1, 1200, 13)):
-        assert tolerance((h, w)) == int(np.ceil(0.008 * np.linalg.norm((h, w))))
-    assert tolerance((75, 100)) == 1 and tolerance((600, 800)) == 8  # diagonals of exactly 125 and 1000
+        assert _tolerance((h, w)) == int(np.ceil(0.008 * np.linalg.norm((h, w))))
+    # diagonals of exactly 125 and 1000
+    assert _tolerance((75, 100)) == 1 and _tolerance((600, 800)) == 8
 
 
 def test_boundary_at_last_row_and_column():
@@ -111,10 +142,12 @@ def test_shapes_types_and_single_functions():
     gt, pred = rng.random((2, 2, 3, 20, 33)) < 0.5
     j, f = jf(gt, pred)
     assert j.shape == f.shape == (2, 3) and j.dtype == f.dtype == np.float64
-    assert np.array_equal(region_similarity(gt, pred), j) and np.array_equal(boundary_f(gt, pred), f)
+    assert np.array_equal(region_similarity(gt, pred), j)
+    assert np.array_equal(boundary_f(gt, pred), f)
     assert np.array_equal(jf(gt.astype(np.uint8), pred.astype(np.float32)), (j, f))
     assert np.array_equal(jf(torch.tensor(gt), torch.tensor(pred)), (j, f))
-    assert np.array_equal(jf(gt[:, :, ::-1, ::-1], pred[:, :, ::-1, ::-1])[0], j)  # views with negative strides
+    turned = jf(gt[:, :, ::-1, ::-1], pred[:, :, ::-1, ::-1])  # views with negative strides
+    assert np.array_equal(turned[0], j)
     assert isinstance(float(region_similarity(gt[0, 0], pred[0, 0])), float)
     assert jf(gt[0, :0], pred[0, :0])[0].shape == (0,)
 
@@ -129,17 +162,25 @@ def test_inputs_are_left_alone():
 @pytest.mark.parametrize("score", [jf, region_similarity, boundary_f])
 def test_bad_input_is_named(score):
     m = np.zeros((2, 5, 6), bool)
-    with pytest.raises(RVOSError, match="pred has shape"): score(m, m[:1])
-    with pytest.raises(RVOSError, match="void has shape"): score(m, m, m[0])
-    with pytest.raises(RVOSError, match="gt holds values other than 0 and 1"): score(m + np.uint8(2), m)
-    with pytest.raises(RVOSError, match="pred holds values other than 0 and 1"): score(m, np.full(m.shape, 0.5))
-    with pytest.raises(RVOSError, match="pred holds values other than 0 and 1"): score(m, np.full(m.shape, np.nan))
-    with pytest.raises(RVOSError, match="expected masks"): score(m[0, 0], m[0, 0])
+    with pytest.raises(RVOSError, match="pred has shape"):
+        score(m, m[:1])
+    with pytest.raises(RVOSError, match="void has shape"):
+        score(m, m, m[0])
+    with pytest.raises(RVOSError, match="gt holds values other than 0 and 1"):
+        score(m + np.uint8(2), m)
+    with pytest.raises(RVOSError, match="pred holds values other than 0 and 1"):
+        score(m, np.full(m.shape, 0.5))
+    with pytest.raises(RVOSError, match="pred holds values other than 0 and 1"):
+        score(m, np.full(m.shape, np.nan))
+    with pytest.raises(RVOSError, match="expected masks"):
+        score(m[0, 0], m[0, 0])
 
 
 # --- iou
 
-clips = arrays(bool, st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)))
+few = st.integers(1, 3)
+clips = arrays(bool, st.tuples(few, few, st.integers(1, 5), st.integers(1, 5)))
+
 
 @settings(max_examples=50, deadline=None)
 @given(clips, st.integers(0, 2**32))
@@ -162,36 +203,51 @@ def test_iou_never_waits_for_the_device():
 
 def test_iou_refuses_logits_and_other_shapes():
     m = torch.zeros(2, 3, 4, 5, dtype=torch.bool)
-    with pytest.raises(RVOSError, match="torch.float32"): iou(m.float(), m)
-    with pytest.raises(RVOSError, match="target"): iou(m, m[:, :, None])
-    with pytest.raises(RVOSError, match="valid"): iou(m, m, m[:1])
+    with pytest.raises(RVOSError, match="torch.float32"):
+        iou(m.float(), m)
+    with pytest.raises(RVOSError, match="target"):
+        iou(m, m[:, :, None])
+    with pytest.raises(RVOSError, match="valid"):
+        iou(m, m, m[:1])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 def test_iou_on_the_gpu_without_a_sync():
-    m = (torch.rand(2, 3, 40, 50) > 0.5)
+    m = torch.rand(2, 3, 40, 50) > 0.5
     g = m.cuda()
     other = g.roll(1, -1)
     torch.cuda.set_sync_debug_mode("error")
-    try: got = iou(g, other, g | other)
-    finally: torch.cuda.set_sync_debug_mode("default")
+    try:
+        got = iou(g, other, g | other)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     assert torch.allclose(got.cpu(), iou(m, m.roll(1, -1)))
 
 
 # --- the official figures
 
+
 @pytest.fixture(scope="module")
 def ids_of(davis):
     "Sequence name -> its id maps, uint8 [T, H, W]."
-    return lambda name: np.stack([np.array(Image.open(f)) for f in sorted((davis / "DAVIS/Annotations/480p" / name).glob("*.png"))])
+
+    def read(name):
+        files = sorted((davis / "DAVIS/Annotations/480p" / name).glob("*.png"))
+        return np.stack([np.array(Image.open(f)) for f in files])
+
+    return read
+
 
 @pytest.fixture(scope="module")
 def golden(davis):
     "Figures of the official evaluation on these sequences."
-    if not (davis / "golden_jf.json").exists(): pytest.skip("RVOS_DAVIS holds no golden_jf.json")
+    if not (davis / "golden_jf.json").exists():
+        pytest.skip("RVOS_DAVIS holds no golden_jf.json")
     return json.loads((davis / "golden_jf.json").read_text())
 
-def lag(m): return m[np.maximum(np.arange(len(m)) - 5, 0)]
+
+def lag(m):
+    return m[np.maximum(np.arange(len(m)) - 5, 0)]
 
 
 def test_golden_single(golden, ids_of):
@@ -199,7 +255,8 @@ def test_golden_single(golden, ids_of):
         m = ids_of(sequence) == 1
         j, f = jf(m, lag(m))
         assert len(j) == want["frames"]
-        assert j.mean() == pytest.approx(want["J"], abs=1e-9) and f.mean() == pytest.approx(want["F"], abs=1e-9), sequence
+        assert j.mean() == pytest.approx(want["J"], abs=1e-9), sequence
+        assert f.mean() == pytest.approx(want["F"], abs=1e-9), sequence
 
 
 def test_golden_pairs_by_identity_and_matched(golden, ids_of):
@@ -210,14 +267,18 @@ def test_golden_pairs_by_identity_and_matched(golden, ids_of):
         g[:, :20, :40] = 255
         void = g == 255
         p = np.uint8([0, 2, 1])[lag(np.where(void, 0, g))]
-        table = np.array([[[s.mean() for s in jf(g == i, p == k, void)] for i in (1, 2)] for k in (1, 2)])  # [pred, gt, J and F]
-        score = lambda objects: np.array([table[k, i] for k, i in enumerate(objects)])  # in the order of the predictions
-        best = max(itertools.permutations(range(2)), key=lambda objects: score(objects).mean())
-        for kind, objects in (("identity", (0, 1)), ("matched", best)):
-            assert np.allclose(score(objects).T, [want[kind]["J"], want[kind]["F"]], rtol=0, atol=1e-9), (name, kind)
+        table = np.empty((2, 2, 2))  # [pred, gt, J and F]
+        for k, i in itertools.product(range(2), repeat=2):
+            table[k, i] = [scores.mean() for scores in jf(g == i + 1, p == k + 1, void)]
+        by_order = {order: table[range(2), order] for order in itertools.permutations(range(2))}
+        best = max(by_order, key=lambda order: by_order[order].mean())
+        for kind, order in (("identity", (0, 1)), ("matched", best)):
+            expected = [want[kind]["J"], want[kind]["F"]]
+            assert np.allclose(by_order[order].T, expected, rtol=0, atol=1e-9), (name, kind)
 
 
 def test_real_masks_bit_for_bit(ids_of):
     for sequence in ("dog", "dance-twirl", "soccerball"):
         m = ids_of(sequence)[:8] == 1
-        assert [tuple(s) for s in np.transpose(jf(m, lag(m)))] == [jf_frame(g, p) for g, p in zip(m, lag(m))]
+        expected = [_jf_frame(g, p) for g, p in zip(m, lag(m))]
+        assert np.array_equal(np.transpose(jf(m, lag(m))), expected), sequence

@@ -1,257 +1,313 @@
-"Whole small runs on the CPU: files, figures, resume, and what is refused."
+"The training loop, its schedule, its guards and validation."
+
 import math
-import shutil
-import time
-from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
-from rvos_nb.core import Config, RVOSError
-from rvos_nb.data import load_annotations, make_loader, read_mask
-from rvos_nb.demo import make_demo_data
+from rvos_nb.config import Config, OptimConfig
+from rvos_nb.datasets import load_annotations
+from rvos_nb.loaders import make_loader
 from rvos_nb.loss import RVOSLoss
+from rvos_nb.metrics import iou
 from rvos_nb.model import RVOSModel
-from rvos_nb.training import (HISTORY, Trainer, centre_blob, fit, go_on, load_best, load_checkpoint, make_optimizer, make_scheduler, mean_scores, partner, predict_batch,
-                              predict_video, run_epoch, score_videos, top_epochs, train_one_epoch, validate)
+from rvos_nb.training import (
+    Diverged,
+    EpochState,
+    FiniteGuard,
+    History,
+    Meter,
+    make_optimizer,
+    make_scheduler,
+    top_epochs,
+    train_one_epoch,
+    validate,
+)
+from runs import assert_same, make_data
 from torch import nn
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return make_demo_data(tmp_path_factory.mktemp("data") / "demo", n_train=4, n_val=2, n_frames=(4, 6), progress=False)
+    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
-def cfg(data, tmp_path):
-    return Config(data=str(data), out=str(tmp_path / "run"), image_size=(48, 80), clip_len=2, val_window=3, batch_size=4, epoch_size=8, epochs=3, hidden_dim=16, heads=2, val_every=1, minutes=0.0, device="cpu")
+def cfg(data):
+    return Config.preset(
+        "demo",
+        root=str(data),
+        image_size=(48, 80),
+        clip_len=2,
+        val_window=3,
+        batch_size=4,
+        epoch_size=8,
+        hidden_dim=16,
+        heads=2,
+        device="cpu",
+    )
 
 
-# --- parts
+def loader_for(cfg, model, split="train", **how):
+    annotations = load_annotations(cfg.data.root, split)
+    return make_loader(annotations, cfg, model.tokenizer, train=split == "train", **how)
+
+
+# --- optimizer and schedule
+
 
 def test_the_report_s_ten_learning_rates():
-    reported = {2: 0.000091, 7: 0.000098, 17: 0.000099, 20: 0.000091, 38: 0.000099, 45: 0.000088, 46: 0.000086, 48: 0.000080, 49: 0.000076, 50: 0.000073}
-    opt = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-4)
-    sched, got = make_scheduler(opt, Config.preset("report"), 0), {}
-    for e in range(1, 51):
-        got[e] = round(sched.get_last_lr()[0], 6)
-        opt.step()
-        sched.step()
-    assert {e: got[e] for e in reported} == reported
+    reported = {2: 91, 7: 98, 17: 99, 20: 91, 38: 99, 45: 88, 46: 86, 48: 80, 49: 76, 50: 73}
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-4)
+    scheduler = make_scheduler(optimizer, Config.preset("report").optim, 0)
+    got = {}
+    for epoch in range(1, 51):
+        got[epoch] = round(1e6 * scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert {epoch: got[epoch] for epoch in reported} == reported
 
 
 def test_cosine_climbs_then_falls_to_zero():
-    opt = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
-    sched, rates = make_scheduler(opt, Config(warmup=0.1), 100), []
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = make_scheduler(optimizer, OptimConfig(warmup=0.1), 100)
+    rates = []
     for _ in range(100):
-        rates.append(sched.get_last_lr()[0])
-        opt.step()
-        sched.step()
-    assert rates[0] == pytest.approx(0.1) and np.argmax(rates) in (9, 10) and max(rates) == pytest.approx(1.0) and rates[-1] < 0.001
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(0.1) and np.argmax(rates) in (9, 10)
+    assert max(rates) == pytest.approx(1.0) and rates[-1] < 0.001
     assert all(a >= b for a, b in zip(rates[10:], rates[11:]))
 
 
-def test_optimizer_groups_follow_their_scales(cfg):
-    model = RVOSModel(replace(cfg, backbone_lr_scale=0.1, text_lr_scale=0.0))
-    groups = make_optimizer(model, replace(cfg, backbone_lr_scale=0.1, text_lr_scale=0.0)).param_groups
-    assert sorted(g["lr"] for g in groups) == pytest.approx([cfg.lr * 0.1, cfg.lr])
-    assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for n, p in model.named_parameters() if not n.startswith("text.encoder."))
-    assert groups[0]["betas"] == (0.9, 0.999)
+def test_the_optimizer_holds_what_trains_and_nothing_frozen(cfg):
+    model = RVOSModel(cfg.replace(freeze_text=True).model)
+    (group,) = make_optimizer(model, cfg.optim).param_groups
+    assert group["lr"] == cfg.optim.lr and group["betas"] == (0.9, 0.999)
+    trains = [p for n, p in model.named_parameters() if not n.startswith("text.encoder.")]
+    assert len(group["params"]) == len(trains) < len(list(model.parameters()))
+    assert all(a is b for a, b in zip(group["params"], trains))
+
+
+# --- an epoch
 
 
 class Counting(torch.optim.SGD):
     steps = 0
+
     def step(self, *args, **kwargs):
         type(self).steps += 1
         return super().step(*args, **kwargs)
 
 
-def test_accumulation_steps_every_nth_batch_and_at_the_end(cfg, data):
+def test_accumulation_steps_every_nth_batch_and_at_the_end(cfg):
     Counting.steps = 0
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
-    loader = make_loader(load_annotations(data, "train"), replace(cfg, batch_size=1, epoch_size=10), train=True)
-    model, optimizer, loader.loader = accelerator.prepare(RVOSModel(cfg), Counting(RVOSModel(cfg).parameters(), lr=0.0), loader.loader)
-    train_one_epoch(model, loader, optimizer, RVOSLoss(), accelerator)
+    model = RVOSModel(cfg.model)
+    loader = loader_for(cfg.replace(batch_size=1, epoch_size=10), model)
+    optimizer = Counting(model.parameters(), lr=0.0)
+    model, optimizer, loader.loader = accelerator.prepare(model, optimizer, loader.loader)
+    train_one_epoch(model, loader, optimizer, RVOSLoss(), accelerator=accelerator)
     assert Counting.steps == 3  # after batches 4, 8 and 10
 
 
-def test_gradients_are_clipped(cfg, data):
+def test_gradients_are_clipped(cfg):
     accelerator = Accelerator(cpu=True)
-    loader = make_loader(load_annotations(data, "train"), replace(cfg, epoch_size=4), train=True)
-    model = RVOSModel(cfg)
+    model = RVOSModel(cfg.model)
+    loader = loader_for(cfg.replace(epoch_size=4), model)
     before = [p.detach().clone() for p in model.parameters()]
-    model, optimizer, loader.loader = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=1.0), loader.loader)
-    row = train_one_epoch(model, loader, optimizer, RVOSLoss(), accelerator, clip_norm=0.01)
-    moved = math.sqrt(sum((p - q).square().sum().item() for p, q in zip(model.parameters(), before)))
-    assert row["grad_norm"] > 0.01 and moved == pytest.approx(0.01, rel=1e-2)  # one step of rate 1: exactly the clipped norm
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model, optimizer, loader.loader = accelerator.prepare(model, optimizer, loader.loader)
+    how = dict(accelerator=accelerator, max_grad_norm=0.01)
+    row = train_one_epoch(model, loader, optimizer, RVOSLoss(), **how)
+    squares = [(p - q).square().sum().item() for p, q in zip(model.parameters(), before)]
+    assert row["grad_norm"] > 0.01
+    assert math.sqrt(sum(squares)) == pytest.approx(0.01, rel=1e-2)  # one step of rate 1
 
 
-def test_validation_shares_frames_and_changes_nothing(cfg, data):
-    loader, model = make_loader(load_annotations(data, "val"), cfg, train=False), RVOSModel(cfg).eval()
+def test_an_epoch_left_after_any_step_ends_the_same(cfg):
+    "In two halves, with dropout: the weights of the whole epoch, bit for bit."
+
+    def trained(stop_after: int | None):
+        torch.manual_seed(0)
+        accelerator = Accelerator(cpu=True)
+        model = RVOSModel(cfg.replace(dropout=0.2).model)
+        loader = loader_for(cfg.replace(batch_size=2, epoch_size=8), model)
+        optimizer = make_optimizer(model, cfg.optim)
+        model, optimizer, loader.loader = accelerator.prepare(model, optimizer, loader.loader)
+        state = EpochState(model)
+        how = dict(accelerator=accelerator, state=state)
+        stop = lambda s: s.batches == stop_after  # noqa: E731
+        train_one_epoch(model, loader, optimizer, RVOSLoss(), on_step=stop, **how)
+        assert state.batches == (stop_after or 4)
+        if stop_after:
+            torch.rand(7)  # what another process would have drawn
+            loader.set_epoch(0, 2 * stop_after)
+            row = train_one_epoch(model, loader, optimizer, RVOSLoss(), **how)
+            assert state.batches == 4 and row["train_loss"] > 0
+        return dict(model.state_dict()), state.sums
+
+    whole = trained(None)
+    for stop_after in (1, 3):
+        assert_same(trained(stop_after), whole)
+
+
+# --- meter and guard
+
+
+@pytest.fixture
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+def test_the_meter_s_means_by_hand(accelerator):
+    masks = torch.zeros(1, 1, 4, 4)
+    masks[..., :2, :] = 1
+    batch = {"masks": masks, "valid": torch.ones(1, 1, 4, 4, dtype=torch.bool)}
+    half = torch.where(masks > 0, 1.0, -1.0)
+    half[..., 0, :] = -1  # one of two rows is found: IoU 0.5
+    state = EpochState(nn.Linear(1, 1))
+    meter = Meter(state, accelerator)
+    for loss in meter.watch([2.0, 4.0, math.inf]):
+        meter.add_batch(torch.tensor(loss), half[:, :, None], batch)
+    assert meter.add_step(torch.tensor(3.0)) == 3 and math.isnan(
+        meter.add_step(torch.tensor(math.nan))
+    )
+    assert meter.sums.tolist() == [6, 1, 2, 3, 1] and meter.batches == 3
+    state.update(meter)
+    again = Meter(EpochState(nn.Linear(1, 1), **state.as_dict(accelerator)), accelerator)
+    assert again.sums.tolist() == meter.sums.tolist() and again.batches == 3
+    assert again.seconds() >= state.seconds
+
+
+def batch_named(video):
+    return {"video_id": [video], "expression": ["the dog"]}
+
+
+def test_the_guard_names_the_batch_and_gives_up_in_the_end(accelerator, capsys):
+    layer = nn.BatchNorm1d(1)
+    state = EpochState(layer)
+    guard = FiniteGuard(state, accelerator)
+    for n in range(1, 5):
+        layer.running_mean.fill_(math.nan)
+        guard.add_batch(torch.tensor(1.0), batch_named("good"))
+        guard.add_batch(torch.tensor(math.nan), batch_named(f"bad{n}"))
+        assert not guard.may_step(math.nan, number=2 * n)
+        assert state.bad == n and layer.running_mean.item() == 0
+    out = capsys.readouterr().out
+    assert "step after batch 8 left out" in out and "loss nan on bad4 ('the dog')" in out
+    assert "good" not in out
+    guard.add_batch(torch.tensor(math.nan), batch_named("bad5"))
+    with pytest.raises(Diverged, match="5 steps in a row.*batch 10"):
+        guard.may_step(math.nan, number=10)
+    assert guard.may_step(1.0, number=11) and state.bad == 0
+
+
+def test_a_scaler_that_looks_for_its_scale_is_no_fault(accelerator, monkeypatch):
+    monkeypatch.setattr(accelerator, "scaler", object())
+    state = EpochState(nn.Linear(1, 1))
+    guard = FiniteGuard(state, accelerator)
+    guard.add_batch(torch.tensor(1.0), batch_named("good"))
+    assert guard.may_step(math.inf, number=1) and state.bad == 0  # the scaler leaves the step out
+    guard.add_batch(torch.tensor(math.nan), batch_named("bad"))
+    assert guard.may_step(math.nan, number=2) and state.bad == 1  # and this one, too
+
+
+# --- validation
+
+
+def test_validation_shares_frames_and_changes_nothing(cfg):
+    model = RVOSModel(cfg.model).eval()
+    frames_seen = []
+    hook = model.backbone.features.register_forward_hook(
+        lambda module, args, out: frames_seen.append(len(args[0]))
+    )
+    loader = loader_for(cfg, model, "val")
+    row = validate(model, loader, RVOSLoss())
+    windows = len(loader)
+    assert frames_seen == [cfg.data.val_window] * windows
+    hook.remove()
+    found = []
     for batch in loader:
         with torch.inference_mode():
-            assert torch.allclose(predict_batch(model, batch), model(batch["frames"], batch["text_ids"], batch["text_mask"])[:, :, 0], atol=1e-5)
+            logits = model(batch["frames"], batch["text_ids"], batch["text_mask"])
+        for one in zip(logits[:, None], batch["masks"][:, None], batch["valid"][:, None]):
+            loss = RVOSLoss()(*one)[0].item()
+            found.append((loss, iou(one[0][:, :, 0] > 0, one[1] > 0, one[2]).item()))
+    loss, overlap = np.mean(found, axis=0)
+    assert row["val_loss"] == pytest.approx(loss, rel=0.02)
+    assert row["val_iou"] == pytest.approx(overlap, abs=1e-5)
 
 
 class Truth(nn.Module):
-    "Answers every sentence with the true mask, which it is handed."
-    def __init__(self, loader): super().__init__(); self.loader, self.now = loader, None
-    def forward(self, frames, text_ids, text_mask): return (self.now["masks"][:, :, None] - 0.5) * 20
+    "Answers every expression with the true mask, which it is handed."
+
+    tokenizer = None
+
+    def forward(self, frames, text_ids, text_mask, clip_index=None, features=None):
+        return (self.now["masks"][:, :, None] - 0.5) * 20
+
+    def postprocess(self, logits):
+        return logits
 
 
 class Watching:
     "A validation loader that shows each batch to the model first."
-    def __init__(self, loader, model): self.inner, self.model = loader, model
-    def __getattr__(self, name): return getattr(self.inner, name)
-    def __len__(self): return len(self.inner)
-    def _show(self, batch): self.model.now = batch; return batch
-    def __iter__(self): return (self._show(b) for b in self.inner)
-    def windows(self, video): return ((s, self._show(b)) for s, b in self.inner.windows(video))
+
+    def __init__(self, loader, model):
+        self.inner = loader
+        self.model = model
+        self.device = loader.device
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __iter__(self):
+        for batch in self.inner:
+            self.model.now = batch
+            yield batch
 
 
-def test_a_perfect_answer_scores_one_and_exchanged_nearly_nothing(cfg, data):
-    cfg = replace(cfg, image_size=(144, 240))  # the data's own size
-    val = load_annotations(data, "val")
-    loader = make_loader(val, cfg, train=False)
-    model = Truth(loader)
-    scores = score_videos(model, Watching(loader, model))
-    assert len(scores) == sum(len(a["expressions"]) for a in val.values())
-    assert (scores.model == 1).all() and (scores.exchanged < 0.05).all()
-    v, e = next(iter(val)), val[next(iter(val))]["expressions"][0]
-    ids = np.stack([read_mask(m) for m in val[v]["masks"]])
-    area = (ids == e["object_id"]).mean((1, 2))
-    assert scores.everything[0] == pytest.approx(area.mean())  # the IoU of a full mask is the object's share of the frame
-    n = len({x["object_id"] for x in val[v]["expressions"]})
-    assert scores["random object"][0] == pytest.approx(1 / n, abs=0.02)
-    row = validate(model, Watching(loader, model), RVOSLoss())
-    assert row["val_iou"] == 1 and row["val_loss"] < 0.01
+def test_a_perfect_answer_has_iou_one(cfg):
+    loader = loader_for(cfg, RVOSModel(cfg.model), "val")
+    truth = Truth()
+    row = validate(truth, Watching(loader, truth), RVOSLoss())
+    assert row["val_iou"] == 1 and row["val_loss"] < 0.01 and row["val_it_s"] > 0
 
 
-def test_one_object_has_nobody_to_exchange_with():
-    assert partner([{"object_id": 1, "annotator": "annot1"}], 0) is None
-    table = pd.DataFrame({c: [0.5, 0.7] for c in ("model", "everything", "centre blob", "random object")} | {"exchanged": [np.nan, np.nan]})
-    assert mean_scores(table).to_dict() == {"model": 0.6, "exchanged": "n/a", "everything": 0.6, "centre blob": 0.6, "random object": "n/a"}
+def test_validation_answers_as_the_model_does(cfg):
+    "`postprocess` changes the IoU and not the loss."
+    model = RVOSModel(cfg.model)
+    loader = loader_for(cfg, model, "val")
+    plain = validate(model, loader, RVOSLoss())
+    model.postprocess = lambda logits: torch.ones_like(logits)  # everything is marked
+    everything = validate(model, loader, RVOSLoss())
+    assert everything["val_loss"] == plain["val_loss"]
+    assert everything["val_iou"] > plain["val_iou"]
 
 
-def test_centre_blob_is_centred():
-    m = centre_blob(40, 60)
-    assert m.sum() == pytest.approx(np.pi * 10 * 15, rel=0.03) and np.array_equal(m, m[::-1, ::-1])
-
-
-def test_predict_video_returns_the_video(cfg, data):
-    val = load_annotations(data, "val")
-    loader, v = make_loader(val, cfg, train=False), list(val)[1]
-    frames, logits = predict_video(RVOSModel(cfg), loader, v)
-    assert frames.shape == (len(val[v]["frames"]), 48, 80, 3) and logits.shape == (len(val[v]["expressions"]), len(frames), 48, 80)
-    assert np.array_equal(frames, loader.dataset.cache.read(v, np.arange(len(frames)))[0])
+# --- the history
 
 
 def test_top_epochs_have_the_report_s_columns():
-    h = pd.DataFrame([dict.fromkeys(HISTORY, 0.0) | {"epoch": e, "train_iou": e / 10, "val_iou": None if e % 2 else -e / 10} for e in range(1, 9)])
-    train, val = top_epochs(h, "train_iou"), top_epochs(h.astype(float), "val_iou")
-    assert list(train) == ["epoch", "train_loss", "train_iou", "grad_norm", "lr"] and train.epoch.tolist() == [8, 7, 6, 5, 4]
-    assert list(val) == ["epoch", "val_loss", "val_iou", "train_iou", "lr"] and val.epoch.tolist() == [2, 4, 6, 8]
+    rows = []
+    for e in range(1, 9):
+        row = dict.fromkeys(History.COLUMNS, 0.0) | {"epoch": e, "train_iou": e / 10}
+        rows.append(row | {"val_iou": None if e % 2 else -e / 10})
+    train, val = (
+        top_epochs(History(rows).table().astype(float), by) for by in ("train_iou", "val_iou")
+    )
+    assert list(train) == ["epoch", "train_loss", "train_iou", "grad_norm", "lr"]
+    assert list(val) == ["epoch", "val_loss", "val_iou", "train_iou", "lr"]
+    assert train.epoch.tolist() == [8, 7, 6, 5, 4] and val.epoch.tolist() == [2, 4, 6, 8]
 
 
-# --- runs
-
-def test_a_run_leaves_what_is_promised(cfg, capsys):
-    result = fit(cfg)
-    names = {p.name for p in result.folder.iterdir()}
-    assert {"config.json", "history.csv", "best_model.pth", "last.pth", "curves.png", "samples.jpg", "scores.csv", "text_encoder"} <= names and not any(n.startswith(".") for n in names)
-    history = pd.read_csv(result.folder / "history.csv")
-    assert list(history) == HISTORY and history.epoch.tolist() == [1, 2, 3] and history.drop(columns="peak_gpu_mb").notna().all().all()
-    best = torch.load(result.folder / "best_model.pth", weights_only=True)
-    assert best["metrics"]["val_iou"] == pytest.approx(history.val_iou.max()) and best["epoch"] == history.epoch[history.val_iou.idxmax()] == result.best_epoch
-    assert {"model", "optimizer", "scheduler", "config", "history"} <= set(best) and best["config"]["epochs"] == 3
-    assert result.best_iou == pytest.approx(history.val_iou.max(), abs=1e-5)  # loaded and validated again
-    out = capsys.readouterr().out
-    assert f"best val IoU {result.best_iou:.4f} at epoch {result.best_epoch}" in out and "top epochs by train_iou" in out and "top epochs by val_iou" in out and "everything" in out
-
-
-def test_resume_is_exact(cfg, tmp_path):
-    whole = fit(cfg)
-    stopped = Trainer(replace(cfg, out=str(tmp_path / "stopped")))
-    run_epoch(stopped)  # and the process ends here
-    del stopped
-    resumed = fit(replace(cfg, out=str(tmp_path / "stopped"), resume=True))
-    a, b = (load_checkpoint(r.folder / "last.pth") for r in (whole, resumed))
-    assert all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"]) and a["scheduler"]["last_epoch"] == b["scheduler"]["last_epoch"]
-    pd.testing.assert_frame_equal(*(r.history.drop(columns=["train_it_s", "val_it_s"]) for r in (whole, resumed)))
-
-
-def test_resume_refuses_other_settings(cfg):
-    run_epoch(Trainer(cfg))
-    with pytest.raises(RVOSError, match="lr was 0.002.*is 0.1 now"): go_on(Trainer(replace(cfg, resume=True, lr=0.1)))
-    with pytest.raises(RVOSError, match="already holds a run"): fit(cfg)
-    go_on(Trainer(replace(cfg, resume=True, one_object=True)))  # how a model answers is no part of what it has learnt
-
-
-def test_init_starts_from_another_run(cfg, tmp_path):
-    run_epoch(Trainer(cfg))
-    first = load_checkpoint(tmp_path / "run" / "last.pth")["model"]
-    from rvos_nb.training import start_from
-    trainer = Trainer(replace(cfg, out=str(tmp_path / "second"), init=cfg.out))
-    start_from(trainer, cfg.out)
-    assert all(torch.equal(first[k], v) for k, v in trainer.bare_model.state_dict().items())
-    with pytest.raises(RVOSError, match="do not fit"): fit(replace(cfg, out=str(tmp_path / "third"), init=cfg.out, hidden_dim=32))
-
-
-def test_minutes_end_a_run_cleanly(cfg, capsys):
-    began = time.monotonic()
-    result = fit(replace(cfg, epochs=10_000, minutes=0.05))
-    assert time.monotonic() - began < 60 and 1 <= len(result.history) < 10_000 and pd.notna(result.history.val_iou.iloc[-1])
-    assert "stopped after 0.05 minutes" in capsys.readouterr().out
-    again = fit(replace(cfg, epochs=len(result.history) + 1, resume=True))
-    assert len(again.history) == len(result.history) + 1
-
-
-def test_early_stopping(cfg, capsys):
-    result = fit(replace(cfg, epochs=30, patience=2, lr=1e-12, augment=False, epoch_size=4))  # a rate at which nothing gets better
-    assert len(result.history) < 30 and "stopped early" in capsys.readouterr().out
-    ious = result.history.val_iou.tolist()
-    assert max(ious[-2:]) <= max(ious[:-2])
-
-
-def test_a_dev_split_selects_and_val_does_not(cfg, capsys):
-    result = fit(replace(cfg, dev_fraction=0.25, epochs=2))
-    out = capsys.readouterr().out
-    assert f"best dev IoU {result.best_iou:.4f}" in out and "quote best_model.pth" in out and "dev: 1 videos" in out
-
-
-def test_skipped_validations_are_empty_in_the_history(cfg):
-    result = fit(replace(cfg, val_every=2, epochs=3))
-    assert result.history.val_iou.notna().tolist() == [False, True, True]  # the last epoch is always validated
-
-
-def test_a_run_can_be_moved_to_a_machine_without_its_text_encoder(cfg, tmp_path):
-    from rvos_nb.demo import write_text_encoder
-    encoder = write_text_encoder(tmp_path / "encoder")
-    run_cfg = replace(cfg, text_encoder=str(encoder), epochs=1)
-    result = fit(run_cfg)
-    shutil.rmtree(encoder)
-    moved = shutil.move(str(result.folder), str(tmp_path / "elsewhere"))
-    model, state = load_best(moved)
-    assert state["epoch"] == 1 and not model.training
-
-
-def test_foreign_checkpoints_are_refused(tmp_path):
-    class Bomb:
-        def __reduce__(self): return (open, (str(tmp_path / "gone off"), "w"))
-    for name, content in (("a.pth", {"x": Bomb()}), ("b.pth", {"model": {}}), ("c.pth", [1, 2])):
-        torch.save(content, tmp_path / name)
-        with pytest.raises(RVOSError, match=name): load_best(tmp_path / name)
-    (tmp_path / "d.pth").write_bytes(b"PK\x03\x04 half")
-    with pytest.raises(RVOSError, match="d.pth"): load_best(tmp_path / "d.pth")
-    with pytest.raises(RVOSError, match="no checkpoint"): load_best(tmp_path / "nowhere")
-    assert not (tmp_path / "gone off").exists()
-
-
-def test_the_report_preset_trains_on_real_video(davis, weights, tmp_path):
-    "Two steps of the literal model on DAVIS, with real weights; the benchmark does it for 15 minutes."
-    cfg = Config.preset("report", data=str(davis), backbone="mobilenet_v2", backbone_weights=str(weights / "mobilenet_v2_imagenet.pth"), text_encoder="demo-bert",
-                        text_weights="none", hidden_dim=64, image_size=(64, 96), epoch_size=4, epochs=1, val_window=32, max_videos=2, out=str(tmp_path / "r"), device="cpu")
-    result = fit(cfg)
-    assert 0 <= result.best_iou <= 1 and len(result.scores["last.pth"]) == 36 and mean_scores(result.scores["last.pth"])["exchanged"] == "n/a"
+def test_early_stopping_by_hand():
+    ious = [0.1, 0.3, None, 0.2, 0.3]
+    history = History({"epoch": e, "val_iou": iou} for e, iou in enumerate(ious))
+    assert history.val_ious == [0.1, 0.3, 0.2, 0.3]
+    assert [history.no_better(patience) for patience in (0, 1, 2, 3, 4, 9)] == [
+        *(False, True, True, False, False, False)
+    ]

@@ -1,0 +1,601 @@
+"Whole or absent files, folders of results, locks, Ctrl-C, a Drive that comes and goes, device."
+
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from rvos_nb import runtime
+from rvos_nb.config import ConfigError, RunConfig, RVOSError
+from rvos_nb.runtime import (
+    DriveSync,
+    atomic_file,
+    backup_path,
+    cache_dir,
+    defer_sigint,
+    describe_machine,
+    lock,
+    lock_run,
+    new_outputs,
+    on_mounted_drive,
+    pick_device,
+    pick_precision,
+    read_tensors,
+    resumable,
+    run_folder,
+    seed_everything,
+    setup_run,
+    write_text,
+)
+
+
+def python(code: str, *args) -> subprocess.Popen:
+    "A process of its own that runs `code`."
+    command = [sys.executable, "-c", code, *map(str, args)]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, **pipes)
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("RVOS_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path
+    monkeypatch.delenv("RVOS_HOME")
+    assert cache_dir().name == "rvos_nb"
+
+
+# --- files
+
+
+def test_atomic_file_keeps_the_old_on_error(tmp_path):
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(ZeroDivisionError):
+        with atomic_file(tmp_path / "a", keep_backup=True) as tmp:
+            tmp.write_text("half")
+            1 / 0
+    assert (tmp_path / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_atomic_files_keep_one_before(tmp_path):
+    path = tmp_path / "a.pth"
+    for n in range(3):
+        with atomic_file(path, keep_backup=True) as tmp:
+            tmp.write_text(str(n))
+    assert (path.read_text(), backup_path(path).read_text()) == ("2", "1")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_write_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
+    "A kill leaves what was handed to the system; a power cut, only what was synced."
+    done = []
+
+    def noted(name):
+        real = getattr(os, name)
+
+        def call(*args):
+            done.append(name)
+            return real(*args)
+
+        return call
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, noted(name))
+    with atomic_file(tmp_path / "a") as tmp:
+        tmp.write_text("a")
+    assert done == ["fsync", "replace", "fsync"]  # the file, its name, the folder
+    assert (tmp_path / "a").read_text() == "a"
+
+
+def test_each_protection_of_a_write_has_a_name(tmp_path, monkeypatch):
+    done = []
+    for name in ("_sync_file", "_keep_backup", "_sync_folder"):
+        monkeypatch.setattr(runtime, name, lambda path, name=name: done.append((name, path)))
+    with atomic_file(tmp_path / "a", keep_backup=True) as tmp:
+        tmp.write_text("a")
+    names = ["_sync_file", "_keep_backup", "_sync_folder"]
+    assert done == list(zip(names, [tmp, tmp_path / "a", tmp_path]))
+
+
+KILLED_WRITE = """
+import os, sys
+from pathlib import Path
+from rvos_nb.runtime import atomic_file
+with atomic_file(Path(sys.argv[1])) as tmp:
+    tmp.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_write_leaves_the_old_file(tmp_path):
+    write_text(tmp_path / "a", "old")
+    assert python(KILLED_WRITE, tmp_path / "a").wait() == -signal.SIGKILL
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    write_text(tmp_path / "a", "old")
+    (tmp_path / f".a.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+# --- folders of results
+
+NAMES = ("masks", "overlay.mp4", "scores.json")
+
+
+def write_results(out, text: str, error: Exception | None = None, **options) -> None:
+    "A folder and two files that belong together; `error` comes when all but the marker is there."
+    with new_outputs(out, NAMES, options.get("overwrite", False), "an earlier prediction") as new:
+        write_text(new / "masks" / "0.png", text)
+        if options.get("overlay", True):
+            write_text(new / "overlay.mp4", text)
+        if error:
+            raise error
+        write_text(new / "scores.json", text)
+
+
+def content(out: Path) -> dict[str, str]:
+    return {p.relative_to(out).as_posix(): p.read_text() for p in out.rglob("*") if p.is_file()}
+
+
+def whole(text: str) -> dict[str, str]:
+    return dict.fromkeys(("masks/0.png", "overlay.mp4", "scores.json"), text)
+
+
+def test_results_appear_as_a_whole(tmp_path):
+    write_results(tmp_path / "deep" / "out", "a")
+    assert content(tmp_path / "deep" / "out") == whole("a")
+
+
+def test_results_are_replaced_only_when_asked(tmp_path):
+    write_results(tmp_path, "a")
+    write_text(tmp_path / "mine.txt", "mine")
+    with pytest.raises(RVOSError, match=r"an earlier prediction \(masks\).*--overwrite"):
+        write_results(tmp_path, "b")
+    assert content(tmp_path) == whole("a") | {"mine.txt": "mine"}
+    write_results(tmp_path, "b", overwrite=True, overlay=False)  # the old overlay goes, too
+    assert content(tmp_path) == {"masks/0.png": "b", "scores.json": "b", "mine.txt": "mine"}
+
+
+def test_results_do_not_go_into_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RVOSError, match="is a file; name a folder"):
+        write_results(tmp_path / "file", "a", overwrite=True)
+
+
+@pytest.mark.parametrize("error", [RVOSError("x"), KeyboardInterrupt(), OSError("full")])
+def test_an_error_on_the_way_leaves_what_was_there(tmp_path, error):
+    with pytest.raises(type(error)):
+        write_results(tmp_path / "out", "a", error)
+    assert not (tmp_path / "out").exists()
+    write_results(tmp_path / "out", "b")
+    with pytest.raises(type(error)):
+        write_results(tmp_path / "out", "c", error, overwrite=True)
+    assert content(tmp_path / "out") == whole("b")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_results_without_their_marker_are_not_whole(tmp_path, monkeypatch, step):
+    "An end between any two of the six steps leaves the old marker with old results, or no marker."
+    write_results(tmp_path, "a")
+    steps = iter(range(6))
+
+    def counted(function):
+        def call(*args):
+            if next(steps) == step:
+                raise KeyboardInterrupt
+            return function(*args)
+
+        return call
+
+    def swap_in(*args):
+        monkeypatch.setattr(runtime, "_remove", counted(runtime._remove))
+        monkeypatch.setattr(os, "replace", counted(os.replace))
+        swap(*args)
+
+    swap = runtime._swap_in
+    monkeypatch.setattr(runtime, "_swap_in", swap_in)
+    with pytest.raises(KeyboardInterrupt):
+        write_results(tmp_path, "b", overwrite=True)
+    found = content(tmp_path)
+    assert found == whole("a") if "scores.json" in found else len(found) < 3
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path):
+    write_text(tmp_path / f".new-{os.getpid()}" / "masks" / "9.png", "of a process of this number")
+    write_results(tmp_path, "a")
+    assert content(tmp_path) == whole("a")
+
+
+def test_a_link_to_a_folder_is_replaced_and_not_followed(tmp_path):
+    write_text(tmp_path / "elsewhere" / "0.png", "mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "masks").symlink_to(tmp_path / "elsewhere")
+    write_results(tmp_path / "out", "a", overwrite=True)
+    assert content(tmp_path / "out") == whole("a")
+    assert (tmp_path / "elsewhere" / "0.png").read_text() == "mine"
+
+
+# --- weights
+
+
+class Bomb:
+    "What a malicious checkpoint holds: unpickled, it runs a command."
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.path}'",)
+
+
+def test_a_malicious_pickle_is_refused(tmp_path):
+    torch.save({"model": {"a": torch.ones(1)}, "metrics": Bomb(tmp_path / "x")}, tmp_path / "a.pth")
+    with pytest.raises(RVOSError, match=r"a\.pth: cannot be read safely"):
+        read_tensors(tmp_path / "a.pth")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"noise", b"PK\x03\x04", b"\x80\x02}q\x00."])
+def test_broken_weights_are_named(tmp_path, data):
+    (tmp_path / "a.pth").write_bytes(data)
+    with pytest.raises(RVOSError, match=r"a\.pth: cannot be read safely"):
+        read_tensors(tmp_path / "a.pth")
+
+
+def test_weights_come_back(tmp_path):
+    torch.save({"a": torch.arange(3), "epoch": 4}, tmp_path / "a.pth")
+    state = read_tensors(tmp_path / "a.pth")
+    assert state["epoch"] == 4
+    assert torch.equal(state["a"], torch.arange(3))
+    with pytest.raises(RVOSError, match=r"b\.pth: no such file"):
+        read_tensors(tmp_path / "b.pth")
+    with pytest.raises(RVOSError, match="cannot be read safely"):
+        read_tensors(tmp_path)
+
+
+# --- locks
+
+HOLDER = """
+import sys, time
+from rvos_nb.runtime import lock_run
+held = lock_run(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_one_folder_one_run_and_a_lock_dies_with_its_process(tmp_path):
+    holder = python(HOLDER, tmp_path)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(RVOSError, match="another run is writing there.*--out"):
+        lock_run(tmp_path)
+    holder.kill()
+    holder.communicate()
+    with lock_run(tmp_path):
+        pass
+
+
+def test_a_lock_makes_its_folder_and_can_be_taken_again(tmp_path):
+    for _ in range(2):
+        with lock(tmp_path / "a" / "data", timeout=0):
+            pass
+    assert (tmp_path / "a").is_dir()
+
+
+# --- Ctrl-C
+
+LOOP = """
+import time
+from rvos_nb.runtime import defer_sigint
+steps = 0
+with defer_sigint() as asked:
+    print("ready", flush=True)
+    began = time.monotonic()
+    while time.monotonic() - began < SECONDS:
+        time.sleep(0.01)
+        steps += 1
+        if asked.is_set() and STOPS: break
+    print("ended", asked.is_set(), flush=True)
+time.sleep(AFTER)
+print("over", flush=True)
+"""
+
+
+def looping(seconds: float, stops: bool, after: float = 0.0) -> subprocess.Popen:
+    "A process in a loop within `defer_sigint`."
+    values = {"SECONDS": seconds, "STOPS": stops, "AFTER": after}
+    code = LOOP
+    for name, value in values.items():
+        code = code.replace(name, str(value))
+    process = python(code)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.slow
+def test_the_first_ctrl_c_only_sets_the_event():
+    process = looping(30, stops=True)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("ended True\nover\n", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_press_that_is_passed_on_twice_counts_once():
+    process = looping(1.5, stops=False)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    assert process.communicate(timeout=20) == ("ended True\nover\n", "")
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_a_second_later_interrupts_at_once():
+    process = looping(60, stops=False)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert "ended" not in out and "KeyboardInterrupt" in err
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.slow
+def test_after_the_block_ctrl_c_is_the_usual_one():
+    process = looping(0, stops=True, after=30)
+    assert process.stdout.readline() == "ended False\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert "over" not in out and "KeyboardInterrupt" in err
+
+
+def test_without_ctrl_c_nothing_is_asked():
+    before = signal.getsignal(signal.SIGINT)
+    with defer_sigint() as asked:
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert not asked.is_set() and signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(ZeroDivisionError):
+        with defer_sigint():
+            1 / 0
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_threads_get_an_event_that_stays_unset():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with defer_sigint() as asked:
+            seen.append((asked.is_set(), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
+
+
+# --- a mounted Drive
+
+
+def test_which_paths_are_on_a_mounted_drive(tmp_path):
+    table = tmp_path / "mounts"
+    table.write_text(
+        "overlay / overlay rw\ntmpfs /dev tmpfs rw\nx /mnt/a fuse.gcsfuse rw\n"
+        "y /mnt/a/b ext4 rw\nz /mnt/c fuse.fuse-overlayfs rw\n"
+    )
+    for path in ("/content/drive/MyDrive/x", "/mnt/a/run"):
+        assert on_mounted_drive(path, table)
+    for path in ("/mnt/a/b/run", "/mnt/c", "/mnt/ab", "run"):
+        assert not on_mounted_drive(path, table)
+    assert not on_mounted_drive("/tmp", tmp_path / "none")
+
+
+@pytest.fixture
+def drive(tmp_path, monkeypatch):
+    "A folder that counts as a mounted Drive, and a home of this test's own."
+    monkeypatch.setattr(runtime, "DRIVE_MOUNT", str(tmp_path / "drive"))
+    monkeypatch.setenv("RVOS_HOME", str(tmp_path / "home"))
+    (tmp_path / "drive").mkdir()
+    return tmp_path / "drive"
+
+
+def break_drive(fault: str, target: Path, aside: Path) -> None:
+    if fault == "full":
+        (target / f".last.pth.{os.getpid()}.tmp").symlink_to("/dev/full")
+    elif fault == "vanished":
+        target.parent.rename(aside)
+    elif os.geteuid():
+        target.chmod(0o555)
+    else:  # root may write anywhere
+        shutil.move(target, aside)
+        target.write_text("no folder")
+
+
+def mend_drive(fault: str, target: Path, aside: Path) -> None:
+    if fault == "vanished":
+        aside.rename(target.parent)
+    elif fault == "read-only" and os.geteuid():
+        target.chmod(0o755)
+    elif fault == "read-only":
+        target.unlink()
+        shutil.move(aside, target)
+
+
+@pytest.mark.parametrize("fault", ["full", "vanished", "read-only"])
+def test_a_failed_copy_is_said_once_and_tried_again(drive, tmp_path, capsys, fault):
+    sync = DriveSync(drive / "run")
+    sync.fetch()
+    target, aside = sync.target, tmp_path / "aside"
+    for n in range(4):
+        (sync.folder / "last.pth").write_bytes(bytes([n]) * 10_000)
+        if n == 1 or (fault == "full" and n == 2):
+            break_drive(fault, target, aside)
+        if n == 3:
+            mend_drive(fault, target, aside)
+        assert sync.copy() == (n in (0, 3))
+    out = capsys.readouterr().out
+    assert out.count("cannot copy") == 1 and str(sync.folder) in out
+    assert out.count("again") == 2  # "is tried again", "copied again"
+    assert (target / "last.pth").read_bytes() == bytes([3]) * 10_000
+    assert backup_path(target / "last.pth").read_bytes() == bytes([0]) * 10_000
+
+
+def test_only_what_has_changed_is_copied_and_no_litter(drive, monkeypatch):
+    sync = DriveSync(drive / "run")
+    sync.fetch()
+    for name in ("last.pth", "last.previous.pth", "run.lock", ".a.1.tmp", "deep/history.csv"):
+        (sync.folder / name).parent.mkdir(exist_ok=True)
+        (sync.folder / name).write_text(name)
+    assert sync.copy()
+    assert sorted(content(drive / "run")) == ["deep/history.csv", "last.pth"]
+    copies = []
+    monkeypatch.setattr(shutil, "copy2", lambda a, b: copies.append(Path(a).name))
+    (sync.folder / "deep" / "history.csv").write_text("a longer one")
+    sync.copy()
+    assert copies == ["history.csv"]
+
+
+def test_a_fresh_machine_takes_the_drives_run(drive, tmp_path):
+    first = DriveSync(drive / "run")
+    first.fetch()
+    write_text(first.folder / "last.pth", "trained")
+    assert first.copy()
+    shutil.rmtree(tmp_path / "home")  # Colab's disk
+    second = DriveSync(drive / "run")
+    second.fetch()
+    assert second.folder == first.folder
+    assert (second.folder / "last.pth").read_text() == "trained"
+
+
+def test_the_newer_run_here_is_not_overwritten(drive):
+    sync = DriveSync(drive / "run")
+    sync.fetch()
+    write_text(drive / "run" / "last.pth", "older")
+    os.utime(drive / "run" / "last.pth", (1, 1))
+    write_text(sync.folder / "last.pth", "newer")
+    sync.fetch()
+    assert (sync.folder / "last.pth").read_text() == "newer"
+
+
+def test_a_run_on_a_drive_writes_here_and_is_named_there(drive):
+    run = setup_run(RunConfig(out=str(drive / "run"), device="cpu"))
+    assert run.out == drive / "run" and run.folder == run.mirror.folder != run.out
+    (run.folder / "last.pth").touch()
+    with pytest.raises(RVOSError, match=f"{drive / 'run'} already holds a run"):
+        setup_run(RunConfig(out=str(drive / "run")))
+
+
+def test_a_drive_that_is_not_there_is_said_before_the_first_step(drive):
+    drive.rmdir()
+    drive.write_text("no folder")
+    with pytest.raises(RVOSError, match="is the Drive mounted"):
+        setup_run(RunConfig(out=str(drive / "run")))
+
+
+# --- device, memory, seed, run folder
+
+
+def test_precision_by_age_of_the_gpu():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    ages = {(6, 1): "fp16", (7, 5): "fp16", (8, 0): "bf16", (9, 0): "bf16"}
+    assert {age: pick_precision("auto", gpu, age) for age in ages} == ages
+    assert pick_precision("auto", cpu) == "fp32" and pick_precision("bf16", cpu) == "bf16"
+    with pytest.raises(ConfigError, match="fp16"):
+        pick_precision("fp16", cpu)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_without_a_gpu_is_said():
+    with pytest.raises(ConfigError, match="GPU"):
+        pick_device("cuda")
+    assert pick_device() == torch.device("cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_a_gpu_is_taken_and_described():
+    assert pick_device().type == "cuda"
+    assert "compute capability" in describe_machine(pick_device("cuda"))
+
+
+def test_setup_run_never_mixes_runs(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    here = str(tmp_path / "r")
+    run = setup_run(RunConfig(out=here, device="cpu"))
+    assert run.folder.is_dir() and run.precision == "fp32" and run.out == run.folder
+    assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    with pytest.raises(RVOSError, match="last.pth"):
+        setup_run(RunConfig(out=here, resume=True))
+    (tmp_path / "r" / "last.pth").touch()
+    with pytest.raises(RVOSError, match="--resume"):
+        setup_run(RunConfig(out=here))
+    setup_run(RunConfig(out=here, resume=True))
+    (tmp_path / "r" / "last.pth").rename(tmp_path / "r" / "last.previous.pth")
+    setup_run(RunConfig(out=here, resume=True))
+    assert resumable(here) == [tmp_path / "r" / "last.previous.pth"]
+
+
+def test_only_the_main_process_makes_the_folder(tmp_path):
+    run = setup_run(RunConfig(out=str(tmp_path / "r"), device="cpu"), main=False)
+    assert run.folder == tmp_path / "r" and not run.folder.exists()
+
+
+def test_setup_run_leaves_a_chosen_allocator_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
+    setup_run(RunConfig(out=str(tmp_path / "r")))
+    assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "max_split_size_mb:64"
+
+
+def test_a_run_is_named_after_preset_and_time():
+    assert run_folder(RunConfig(out="x")) == "x"
+    assert run_folder(RunConfig(name="best")).startswith("runs/best-2")
+
+
+def test_seed():
+    seed_everything(5)
+    a = torch.rand(4)
+    seed_everything(5)
+    assert torch.equal(a, torch.rand(4))
+
+
+PAGE_FAULTS = """
+import resource, sys, torch
+from rvos_nb.runtime import keep_freed_memory
+if sys.argv[1] == "keep": assert keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def work():
+    for _ in range(50): torch.ones(16, 2**20).add_(1)  # 64 MB, more than glibc ever keeps by itself
+work(); before = faults(); work()
+print(faults() - before)
+"""
+GLIBC = sys.platform == "linux" and platform.libc_ver()[0].startswith("glibc")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GLIBC, reason="mallopt is glibc's")
+def test_freed_memory_is_kept():
+    give, keep = (int(python(PAGE_FAULTS, how).communicate()[0]) for how in ("give", "keep"))
+    assert keep * 20 < give
+
+
+@pytest.mark.slow
+def test_import_is_silent():
+    process = python("import rvos_nb.runtime, rvos_nb.draw, rvos_nb.metrics, rvos_nb.layout")
+    assert process.communicate() == ("", "")
+    assert process.returncode == 0
