@@ -47,7 +47,7 @@ def _memory_advice(cfg: Config, out: Path) -> str:
         f"can start from this one's weights: --init-from {out} --out ANOTHER"
     )
 
-# %% ../nbs/42_fit.ipynb #f69dcb62
+# %% ../nbs/42_fit.ipynb #bc7a5f6a
 class _Setup:
     "What a run is made of, built from a `Config`."
 
@@ -80,8 +80,8 @@ class _Setup:
         self.accelerator.wait_for_everyone()
 
     def _load_data(self) -> None:
+        self.splits = load_splits(self.cfg)  # first: what is wrong with the data is said at once
         self.model = RVOSModel(self.cfg.model)
-        self.splits = load_splits(self.cfg)
         self.selector = "dev" if "dev" in self.splits else "val"  # chooses best_model.pth
         self.train_loader = self._loader("train", train=True, processes=self.processes)
         self.select_loader = self._loader(self.selector, train=False)

@@ -302,8 +302,10 @@ def test_a_lock_makes_its_folder_and_can_be_taken_again(tmp_path):
 # --- Ctrl-C
 
 LOOP = """
+import signal
 import time
 from rvos_nb.runtime import defer_sigint
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
 steps = 0
 with defer_sigint() as asked:
     print("ready", flush=True)
