@@ -83,3 +83,17 @@ def append(path: Path, row: dict) -> None:
         old = [pd.read_csv(path)] if path.exists() else []
         table = pd.concat([*old, pd.DataFrame([row])])
         table.to_csv(path, index=False, float_format="%.4f")
+
+
+def backward(trainer, batch: dict) -> None:
+    "Forward and backward pass of a training batch, without the optimizer's step."
+    with trainer.accelerator.autocast():
+        logits = trainer.model(
+            batch["frames"],
+            batch["text_ids"],
+            batch["text_mask"],
+            clip_index=batch["clip_index"],
+            features=batch.get("features"),
+        )
+    loss = trainer.loss_fn(logits, batch["masks"], batch["valid"], batch["clip_index"])[0]
+    trainer.accelerator.backward(loss)

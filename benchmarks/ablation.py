@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _common import HERE, append, is_done, real_parts
+from _common import HERE, append, backward, is_done, real_parts
 
 from rvos_nb.checkpoints import load_best
 from rvos_nb.config import Config
@@ -139,18 +139,11 @@ def config(row: str, data: str, seed: int) -> Config | None:
 def seconds_per_step(trainer: Trainer, epoch: int) -> float:
     "Median over a few training steps of that epoch."
     seconds = []
+    trainer.model.train()
     trainer.train_loader.set_epoch(epoch)
     before = time.monotonic()
     for batch in trainer.train_loader:
-        logits = trainer.model.train()(
-            batch["frames"],
-            batch["text_ids"],
-            batch["text_mask"],
-            clip_index=batch["clip_index"],
-            features=batch.get("features"),
-        )
-        loss = trainer.loss_fn(logits, batch["masks"], batch["valid"], batch["clip_index"])[0]
-        trainer.accelerator.backward(loss)
+        backward(trainer, batch)
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
         now = time.monotonic()

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from _common import backward
 
 from rvos_nb.config import Config
 from rvos_nb.encoders import write_text_encoder
@@ -44,16 +45,7 @@ def one_step(trainer: Trainer, batches) -> float:
     "Seconds that a training step takes."
     start = time.perf_counter()
     batch = next(batches)
-    with trainer.accelerator.autocast():
-        logits = trainer.model(
-            batch["frames"],
-            batch["text_ids"],
-            batch["text_mask"],
-            clip_index=batch["clip_index"],
-            features=batch.get("features"),
-        )
-    loss = trainer.loss_fn(logits, batch["masks"], batch["valid"], batch["clip_index"])[0]
-    trainer.accelerator.backward(loss)
+    backward(trainer, batch)
     trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), 1.0)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
