@@ -172,9 +172,25 @@ def _cut(text: str, width: float, length: Callable[[str], float]) -> str:
     return short
 
 # %% ../nbs/02_draw.ipynb #e0729411
+_Label = str | Sequence[tuple[str, tuple[int, int, int] | None]]  # a legend: (text, its colour)
+
+
+def _write_label(pen: ImageDraw.ImageDraw, label: _Label, top: int, width: int) -> None:
+    "Write `label`, with a square of its colour before each text that has one."
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 13)
+    left = 4
+    for text, color in [(label, None)] if isinstance(label, str) else label:
+        if color is not None:
+            pen.rectangle([left, top + 2, left + 12, top + 14], fill=tuple(color))
+            left += 17
+        text = _cut(text, width - left, lambda text: pen.textlength(text, font))
+        pen.text((left, top), text, fill="black", font=font)
+        left += round(pen.textlength(text, font)) + 14
+
+# %% ../nbs/02_draw.ipynb #bf36c2ac
 def contact_sheet(
     rows: Sequence[Sequence[np.ndarray]],  # rows of uint8 [H, W, 3]
-    labels: Sequence[str] | None = None,  # one a row, shown above it, cut where too long
+    labels: Sequence[_Label] | None = None,  # one a row, shown above it, cut where too long
     height: int = 120,  # pixels of each image; widths follow
 ) -> np.ndarray:  # uint8 [H, W, 3]
     "Rows of images as one picture on white; `RVOSError` for another number of labels."
@@ -192,11 +208,9 @@ def contact_sheet(
     widths = [sum(image.shape[1] + gap for image in row) for row in scaled]
     width = gap + max(widths)
     sheet = Image.new("RGB", (width, len(rows) * (height + strip + gap) + gap), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 13)
-    top = gap
+    pen, top = ImageDraw.Draw(sheet), gap
     for row, label in zip(scaled, labels or [""] * len(rows)):
-        text = _cut(label, width - 2 * gap, lambda text: pen.textlength(text, font))
-        pen.text((gap, top), text, fill="black", font=font)
+        _write_label(pen, label, top, width=width - gap)
         left, top = gap, top + strip
         for image in row:
             sheet.paste(Image.fromarray(image), (left, top))
@@ -238,6 +252,17 @@ def _even(frame: np.ndarray) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(padded, format="rgb24")
 
 
+_BT709, _LIMITED = (
+    1,
+    1,
+)  # the numbers of FFmpeg's AVColorSpace (and primaries, curve) and AVColorRange
+
+
+def _tag_colours(context: av.VideoCodecContext) -> None:
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = _LIMITED
+
+
 def _check_encoder(path: str | Path, fps: float, codec: str) -> None:
     if codec not in av.codecs_available:
         raise RVOSError(
@@ -254,7 +279,8 @@ def video_writer(
     fps: float = 24.0,
     codec: str = "libx264",  # any encoder of PyAV's
     time_base: Fraction | None = None,  # seconds a unit of time stamps; None: even pace at `fps`
-) -> Iterator[Callable]:  # add(frame uint8 [H, W, 3], stamp=None: whole number of `time_base`s)
+    pixel_aspect: Fraction = Fraction(1),  # width of a pixel by its height
+) -> Iterator[Callable]:  # add(frame uint8 [H, W, 3], stamp=None, shown=0), both in `time_base`s
     """Yield a function that adds a frame to an mp4 that plays in a browser.
 
     `RVOSError` for no frames, changing sizes or a missing encoder; no file is left then.
@@ -264,11 +290,19 @@ def video_writer(
     with atomic_file(path) as tmp, av.open(str(tmp), "w", format="mp4", options=options) as out:
         rate = Fraction(fps).limit_denominator(1001)
         stream = out.add_stream(codec, rate=rate, pix_fmt="yuv420p", options={"crf": "20"})
+        _tag_colours(stream.codec_context)
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
+        stream.codec_context.max_b_frames = 0  # so that the last packet is the last frame
         if time_base:
             stream.time_base = stream.codec_context.time_base = time_base
-        sizes = []
+        sizes, last = [], [0]
 
-        def add(frame: np.ndarray, stamp: int | None = None) -> None:
+        def mux(packets: list[av.Packet]) -> None:
+            for packet in packets:  # the last one's duration is what the file ends with
+                packet.duration = packet.duration or last[0]
+                out.mux(packet)
+
+        def add(frame: np.ndarray, stamp: int | None = None, shown: int = 0) -> None:
             _check_image(frame)
             sizes.append(frame.shape[:2])
             if sizes[-1] != sizes[0]:
@@ -279,14 +313,16 @@ def video_writer(
             even = _even(frame)
             if len(sizes) == 1:
                 stream.height, stream.width = even.height, even.width
+            even = even.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
             if time_base:
                 even.pts, even.time_base = stamp, time_base
-            out.mux(stream.encode(even))
+                last[0] = shown
+            mux(stream.encode(even))
 
         yield add
         if not sizes:
             raise RVOSError(f"{path}: no frames to write")
-        out.mux(stream.encode())
+        mux(stream.encode())
 
 # %% ../nbs/02_draw.ipynb #9ce9e3a9
 def write_video(

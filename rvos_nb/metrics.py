@@ -39,6 +39,33 @@ def iou(
     both, either = both.flatten(1).sum(1), either.flatten(1).sum(1)  # (B,)
     return torch.where(either == 0, 1.0, both / either)
 
+# %% ../nbs/03_metrics.ipynb #afd8ee88
+class Overlaps:
+    "Which of N expressions mark the same pixels of a video."
+
+    def __init__(self, n: int):
+        self.shared = np.zeros((n, n))
+
+    def add(self, logits: np.ndarray) -> None:  # [N,h,w] of one frame; above 0 is marked
+        marked = (logits > 0).reshape(len(logits), -1).astype(np.float32)
+        self.shared += marked @ marked.T
+
+    def pairs(self) -> list[list[int]]:
+        "Numbers of expressions, from 1, that name the same pixels for the greater part."
+        area = self.shared.diagonal()
+        smaller = np.minimum(area[:, None], area)
+        i, j = np.nonzero(np.triu(self.shared > 0.5 * smaller, 1))
+        return [[int(a) + 1, int(b) + 1] for a, b in zip(i, j)]
+
+    def lines(self, expressions: list[str]) -> list[str]:
+        "What to tell whoever wants one id a pixel."
+        return [
+            f"expressions {a} and {b} mark the same pixels ({expressions[a - 1]!r}, "
+            f"{expressions[b - 1]!r}): each pixel goes to the surer one; ask for one at a time to "
+            "get both whole"
+            for a, b in self.pairs()
+        ]
+
 # %% ../nbs/03_metrics.ipynb #ed52ec4e
 def boundary(mask: np.ndarray) -> np.ndarray:
     """Boundary pixels, bool [H, W], of a bool mask [H, W] (DAVIS's `seg2bmap`).

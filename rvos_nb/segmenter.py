@@ -7,7 +7,7 @@ __all__ = ['SEGMENTERS', 'FrameMasks', 'check_expressions', 'Segmentation', 'Seg
            'predict']
 
 # %% ../nbs/51_segmenter.ipynb #3b42de47
-import contextlib, itertools, json
+import contextlib, itertools, json, sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +26,12 @@ from .checkpoints import load_best
 from .config import ConfigError, RVOSError
 from .data import MAX_TOKENS
 from .draw import COLOUR_NAMES, PALETTE, mute, overlay_ids, video_writer
+from .hub import is_hub_id
 from .layout import write_ids
+from .metrics import Overlaps
 from .model import Features, RVOSModel
 from .parts import CorrelationModule, resize
+from .reading import unread_words
 from .runtime import defer_sigint, new_outputs, pick_device, pick_precision, write_text
 from .video import Frame, Video, open_video
 
@@ -104,7 +107,23 @@ def check_expressions(expressions: str | Iterable[str]) -> list[str]:
                 f"expression {i + 1} is empty: say which object you mean, "
                 "such as 'the dog on the left'"
             )
+        if not any(sign.isalnum() for sign in text):
+            raise ConfigError(
+                f"expression {i + 1} ({text!r}) has no letter and no digit: expected words, "
+                "such as 'the dog on the left'"
+            )
     return found
+
+# %% ../nbs/51_segmenter.ipynb #6aae9eb5
+def warn_unread(segmenter, expressions: Sequence[str]) -> list[list[str]]:
+    "The words of each expression that mean nothing to `segmenter`; they are said on stderr."
+    find = getattr(segmenter, "unread_words", lambda text: [])
+    unread = [find(text) for text in expressions]
+    for text, words in zip(expressions, unread):
+        if words:
+            names = ", ".join(f"“{word}”" for word in words)
+            print(f"“{text}”: {segmenter.name} does not know {names}", file=sys.stderr)
+    return unread
 
 # %% ../nbs/51_segmenter.ipynb #2f6433cb
 @dataclass(frozen=True)
@@ -155,6 +174,8 @@ def _checked(
         count += 1
     if not count:
         raise RVOSError(f"{name}: no answer for any frame of {video.name}")
+    for line in video.faults.lines():
+        print(f"{video.name}: {line}")
 
 # %% ../nbs/51_segmenter.ipynb #098d835b
 class Segmenter(Protocol):
@@ -171,6 +192,7 @@ class Segmenter(Protocol):
     ) -> Segmentation:
         "Masks in every frame, all in memory; errors as for `open_video` and `check_expressions`."
         video, asked = open_video(video), check_expressions(expressions)
+        warn_unread(self, asked)
         logits, masks = [], []
         stream = self.stream(video, asked)
         for found in _checked(stream, self.name, len(asked), video, progress=progress):
@@ -285,6 +307,10 @@ class RVOSSegmenter(Segmenter):
         "Answers frame by frame; `ConfigError`, at once, for an expression of too many tokens."
         return self._stream(video, _tokenise(self.model.tokenizer, expressions))
 
+    def unread_words(self, expression: str) -> list[str]:
+        "Words that mean nothing to the model; `ConfigError` where no word has a token."
+        return unread_words(self.model.tokenizer, self.model.text.known_tokens, expression)
+
     def _stream(self, video: Video, tokens: dict[str, Tensor]) -> Iterator[FrameMasks]:
         text, mask = self.runner.encode_text(tokens)
         looked = self.runner.encode_frames(video.read())
@@ -295,26 +321,27 @@ class RVOSSegmenter(Segmenter):
                 yield FrameMasks(frame, x)
 
 # %% ../nbs/51_segmenter.ipynb #74c84794
-SEGMENTERS: dict[str, Callable[[str], Segmenter]] = {}  # name -> makes the segmenter on a device
+SEGMENTERS: dict[str, Callable[..., Segmenter]] = {}  # name -> makes it: (device, *parts)
 
 
 def load_segmenter(
-    source: str | Path,  # run folder, checkpoint file, or a key of `SEGMENTERS`
+    source: str | Path,  # run folder, checkpoint, hub model (user/name), or key of `SEGMENTERS`
     device: str = "auto",  # 'auto', 'cpu' or 'cuda'
     window: int = 8,  # of a run: frames in the backbone at once
     all_pieces: bool = False,  # of a run: keep the whole mask, for expressions of several objects
 ) -> Segmenter:
     "The segmenter that `source` names; `RVOSError` where there is none."
-    if str(source) in SEGMENTERS:
-        return SEGMENTERS[str(source)](device)
+    name, _, parts = str(source).partition(":")
+    if name in SEGMENTERS:
+        return SEGMENTERS[name](device, *parts.split(",")) if parts else SEGMENTERS[name](device)
     path = Path(source).expanduser()
-    if not path.exists():
+    if not path.exists() and not is_hub_id(source):
         known = ", ".join(SEGMENTERS) or "none yet"
         raise RVOSError(
             f"{source}: no such run folder or checkpoint, and no known segmenter; "
             f"known names: {known}"
         )
-    model = load_best(path, pick_device(device))[0]
+    model = load_best(source, pick_device(device))[0]
     if all_pieces:
         model.cfg = replace(model.cfg, single_object=False)
     return RVOSSegmenter(model, window, device, name=path.stem)
@@ -323,7 +350,13 @@ def load_segmenter(
 _OUTPUTS = ("overlay.mp4", "masks", "scores.json")  # the last one says that all are whole
 
 
-def _summary(video: Video, expressions: list[str], frames: list[int], scores: np.ndarray) -> dict:
+def _summary(
+    video: Video,
+    expressions: list[str],
+    frames: list[int],
+    scores: np.ndarray,
+    unread: list[list[str]],  # of each expression, see `warn_unread`
+) -> dict:
     rows = []
     for n, (text, x) in enumerate(zip(expressions, scores)):
         row = {
@@ -332,36 +365,46 @@ def _summary(video: Video, expressions: list[str], frames: list[int], scores: np
             "colour": COLOUR_NAMES[n % len(PALETTE)],
             "rgb": PALETTE[n % len(PALETTE)],
         }
+        row["unread_words"] = unread[n]
         row["score"] = round(float(video_score(x[None])[0]), 4)
-        row["frames_marked"] = int((x > 0).sum())
-        row["frame_scores"] = x.round(4).tolist()
+        row |= {"frames_marked": int((x > 0).sum()), "frame_scores": x.round(4).tolist()}
         rows.append(row)
     size = {"width": video.size[1], "height": video.size[0], "fps": round(video.fps, 4)}
     return {"video": video.name, **size, "frames": frames, "expressions": rows}
 
-# %% ../nbs/51_segmenter.ipynb #082b2107
+# %% ../nbs/51_segmenter.ipynb #c85d03b5
 def _write_results(
-    answers: Iterable[FrameMasks], video: Video, expressions: list[str], folder: Path, overlay: bool
+    answers: Iterable[FrameMasks],
+    video: Video,
+    expressions: list[str],
+    folder: Path,
+    overlay: bool,
+    unread: list[list[str]],
 ) -> dict:
-    frames, scores, complete = [], [], True
+    frames, scores, overlaps, reason = [], [], Overlaps(len(expressions)), ""
     (folder / "masks").mkdir()
     with contextlib.ExitStack() as stack:
         interrupted = stack.enter_context(defer_sigint())
-        add = None
-        if overlay:
-            writer = video_writer(folder / "overlay.mp4", video.fps, time_base=video.time_base)
-            add = stack.enter_context(writer)
+        clock = dict(time_base=video.time_base, pixel_aspect=video.pixel_aspect)
+        writer = video_writer(folder / "overlay.mp4", video.fps, **clock)
+        add = stack.enter_context(writer) if overlay else None
         for found in answers:
             ids = found.merged
             write_ids(folder / "masks" / f"{found.frame.index:05d}.png", ids)
             if add:
-                add(paint_ids(found.frame.image, ids), found.frame.stamp)
+                add(paint_ids(found.frame.image, ids), found.frame.stamp, found.frame.shown)
             frames.append(found.frame.index)
             scores.append(found.scores)
+            overlaps.add(found.logits)
             if interrupted.is_set():
-                complete = False
+                reason = f"interrupted after {len(frames)} frames"
                 break
-    summary = {"complete": complete, **_summary(video, expressions, frames, np.stack(scores, 1))}
+    reason = reason or "; ".join(video.faults.lines())
+    summary = {"complete": not reason, "reason": reason, "lost_frames": video.faults.lost}
+    summary |= _summary(video, expressions, frames, np.stack(scores, 1), unread=unread)
+    summary |= {"overlaps": overlaps.pairs()}
+    for line in overlaps.lines(expressions):
+        print(line)
     write_text(folder / "scores.json", json.dumps(summary, indent=1, ensure_ascii=False))
     return summary
 
@@ -384,8 +427,9 @@ def predict(
     video = open_video(video, every, max_side)
     asked = check_expressions(expressions)
     stream = segmenter.stream(video, asked)  # may complain, before anything is written
+    unread = warn_unread(segmenter, asked)
     answers = _checked(stream, segmenter.name, len(asked), video, progress=progress)
     with new_outputs(
         Path(out).expanduser(), _OUTPUTS, overwrite, "an earlier prediction"
     ) as folder:
-        return _write_results(answers, video, asked, folder, overlay=overlay)
+        return _write_results(answers, video, asked, folder, overlay=overlay, unread=unread)

@@ -6,9 +6,9 @@
 __all__ = ['shapes_clip', 'Video', 'open_video']
 
 # %% ../nbs/50_video.ipynb #ff5de36c
-import itertools, re
+import contextlib, heapq
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +16,15 @@ from typing import NamedTuple
 # %% ../nbs/50_video.ipynb #0df7950c
 import av, cv2
 import numpy as np
-from PIL import Image, ImageOps
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
+from PIL import Image
 
 # %% ../nbs/50_video.ipynb #c0b28e38
 from .config import ConfigError, RVOSError
 from .draw import write_video
+from .pictures import PICTURES, animation_length, picture_files
+from .pictures import picture_size, read_animation, read_picture, upright_rgb
 from .runtime import cache_dir, lock
 from .shapes import draw_clip
 
@@ -48,6 +52,32 @@ class Frame(NamedTuple):
     index: int  # its number in the video, from 0
     stamp: int  # its time, in the video's `time_base`
     image: np.ndarray  # uint8 [H,W,3], upright
+    shown: int = 0  # how long it is shown, in `time_base`; 0: not known
+
+
+@dataclass
+class Faults:
+    "What the last reading of a video could not give."
+
+    lost: list[int] = field(default_factory=list)  # numbers of frames that cannot be decoded
+    ends_after: int = 0  # frames that were there, where the file announces more
+    announced: int = 0
+
+    def clear(self) -> None:
+        self.lost, self.ends_after, self.announced = [], 0, 0
+
+    def lines(self) -> list[str]:
+        "What to tell whoever asked for the video; empty where all is well."
+        found = []
+        if self.lost:
+            some = ", ".join(map(str, self.lost[:10])) + ", ..." * (len(self.lost) > 10)
+            one = len(self.lost) == 1
+            found.append(f"frame{'s' * (not one)} {some} cannot be decoded")
+        if self.announced:
+            found.append(
+                f"ends after {self.ends_after} of the {self.announced} frames that it announces"
+            )
+        return found
 
 # %% ../nbs/50_video.ipynb #53e92c15
 @dataclass(frozen=True)
@@ -57,93 +87,234 @@ class Video:
     name: str
     size: tuple[int, int]  # height and width of the upright frames
     fps: float  # frames a second, on average
-    length: int | None  # frames, as far as the file says
+    length: int | None  # frames, where the file tells their number; None: not known
     time_base: Fraction  # seconds a unit of time stamps
     read: Callable[[], Iterator[Frame]]
+    pixel_aspect: Fraction = Fraction(1)  # width of a pixel by its height, as it is to be shown
+    faults: Faults = field(default_factory=Faults, compare=False)  # of the last reading
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (frame.image for frame in self.read())
 
 # %% ../nbs/50_video.ipynb #1afa3dfb
+def _stream(container) -> av.VideoStream | None:
+    "The video itself; a cover picture is none."
+    videos = container.streams.video
+    moving = [s for s in videos if not s.disposition & Disposition.attached_pic]
+    return moving[0] if moving else None
+
+
 def _container(path: Path):
-    container = av.open(str(path), options={"protocol_whitelist": "file"})
+    container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
     if container.format.name == "tty":
         problem = "is text, not a video"
-    elif not container.streams.video:
+    elif _stream(container) is None:
         problem = "has no pictures in it, only sound"
     else:
         return container
     container.close()
     raise RVOSError(f"{path}: {problem}")
 
+# %% ../nbs/50_video.ipynb #49ccd75d
+def _pace(stream) -> Fraction:
+    "Frames a second, on average."
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    # above 1000 stands a container's clock, not its pace
+    return next((Fraction(r) for r in rates if r and 0 < r <= 1000), Fraction(24))
 
-def _pace(stream) -> tuple[Fraction, Fraction]:  # average frames a second, seconds a unit of stamps
-    rate, base = stream.average_rate or stream.guessed_rate or 24, stream.time_base
-    return Fraction(rate.numerator, rate.denominator), Fraction(base.numerator, base.denominator)
+
+def _time_base(stream) -> Fraction:
+    "Seconds a unit of time stamps."
+    return Fraction(stream.time_base)
+
+# %% ../nbs/50_video.ipynb #58102eef
+def _turned(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    "A stored image as the file's display matrix shows it."
+    stored = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if stored is None:
+        return image
+    a, b, _, c, d = np.frombuffer(stored, np.int32)[:5]
+    if abs(a) < abs(b):  # by a quarter, perhaps mirrored
+        image = image.swapaxes(0, 1)
+        a, d = c, b
+    image = image[:, ::-1] if a < 0 else image
+    return image[::-1] if d < 0 else image
+
+
+def _upright(frame: av.VideoFrame, stored: tuple[int, int]) -> np.ndarray:  # uint8 [H,W,3]
+    "RGB, upright, from (width, height) `stored`: a stream may change its size on the way."
+    image = frame.to_ndarray(format="rgb24", width=stored[0], height=stored[1])
+    return np.ascontiguousarray(_turned(image, frame))
+
+# %% ../nbs/50_video.ipynb #04098d19
+class _Order:
+    "Numbers the frames of a stream by the time stamps that its packets announce."
+
+    def __init__(self, faults: Faults):
+        self.faults, self.due, self.next = faults, [], 0
+        self.before, self.restarted = None, False
+
+    def expect(self, packet: av.Packet) -> None:
+        "A packet is about to be decoded."
+        if self.before is not None and packet.dts is not None and packet.dts < self.before:
+            self.restarted = True  # the clock begins again, as in recordings that were joined
+            self.due.clear()
+        self.before = packet.dts
+        usable = packet.pts is not None and packet.size and not packet.is_discard
+        if usable and not self.restarted:
+            heapq.heappush(self.due, packet.pts)
+
+    def number(self, stamp: int | None) -> int:
+        "The number of a frame that was decoded; the ones passed over are lost."
+        while stamp is not None and self.due and self.due[0] < stamp:
+            heapq.heappop(self.due)
+            if self.next:
+                self.faults.lost.append(self.next)
+                self.next += 1
+        if self.due and self.due[0] == stamp:
+            heapq.heappop(self.due)
+        self.next += 1
+        return self.next - 1
 
 # %% ../nbs/50_video.ipynb #ed0081d7
-def _upright(frame: av.VideoFrame) -> np.ndarray:  # uint8 [H,W,3]
-    turned = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-    return np.ascontiguousarray(turned)
+class _Clock:
+    "Time stamps that begin at 0 and only rise."
 
+    def __init__(self, step: int):
+        self.step, self.shift, self.last = step, None, None  # step: a usual frame's duration
 
-def _stamped(container) -> Iterator[Frame]:
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    rate, base = _pace(stream)
-    step = max(1, round(1 / (rate * base)))  # where a frame has no time stamp
-    first = last = None
-    for index, frame in enumerate(container.decode(stream)):
-        stamp = frame.pts
+    def time(self, stamp: int | None) -> int:
+        "The time of the next frame, in the same unit."
         if stamp is None:
-            stamp = 0 if last is None else last + step
-        first = stamp if first is None else first
-        last = stamp if last is None else max(stamp, last + 1)
-        yield Frame(index, last - first, _upright(frame))
+            stamp = 0 if self.last is None else self.last + self.step - self.shift
+        if self.last is None:
+            self.shift, self.last = -stamp, 0
+            return 0
+        if stamp + self.shift < self.last - 3 * self.step:
+            self.shift = self.last + self.step - stamp
+        self.last = max(stamp + self.shift, self.last + 1)
+        return self.last
 
-
-def _decode(path: Path) -> Iterator[Frame]:
-    done = 0
+# %% ../nbs/50_video.ipynb #31a94fa9
+def _tried(decode: Callable, *args) -> list[av.VideoFrame]:
+    "What can be decoded, perhaps nothing."
     try:
-        with _container(path) as container:
-            for frame in _stamped(container):
-                yield frame
-                done += 1
+        return decode(*args)
+    except av.FFmpegError:
+        return []
+
+
+def _decoded(container, order: _Order) -> Iterator[av.VideoFrame]:
+    "All frames that can be decoded."
+    stream = _stream(container)
+    stream.thread_type = "AUTO"
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, EOFError):
+            return
+        except av.FFmpegError:  # the rest of the file cannot be read
+            yield from _tried(stream.codec_context.decode, None)
+            return
+        if stream.codec.name != "vp8":  # which has packets that hold no frame to show
+            order.expect(packet)
+        yield from _tried(packet.decode)
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    try:
+        yield
     except av.FFmpegError as e:
-        what = f"broken after frame {done - 1}" if done else "not a video that can be read"
-        raise RVOSError(f"{path}: {what} ({e.strerror})") from None
+        raise RVOSError(f"{path}: not a video that can be read ({e.strerror})") from None
+
+
+def _decode(path: Path, faults: Faults) -> Iterator[Frame]:
+    "The frames of a file; `faults` tells afterwards what is missing."
+    faults.clear()
+    order = _Order(faults)
+    with _errors_of(path), _container(path) as container:
+        stream = _stream(container)
+        step = max(1, round(1 / (_pace(stream) * _time_base(stream))))
+        clock, stored, done = _Clock(step), None, 0
+        for frame in _decoded(container, order):
+            number, now = order.number(frame.pts), clock.time(frame.pts)
+            stored = stored or (frame.width, frame.height)
+            yield Frame(number, now, _upright(frame, stored), frame.duration or step)
+            done += 1
+        _note_end(stream, faults, done, (clock.last or 0) + step)
+
+# %% ../nbs/50_video.ipynb #41a07d5c
+def _tagged_seconds(stream) -> Fraction:
+    "Matroska's own note of a stream's end, in seconds; 0 where there is none."
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = map(Fraction, parts)
+    except ValueError:
+        return Fraction(0)
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _end(container, stream) -> Fraction:
+    "The time stamp at which the stream should end, in its time base; 0: not known."
+    base, start = _time_base(stream), stream.start_time or 0
+    if tagged := _tagged_seconds(stream):
+        return tagged / base
+    if stream.duration:
+        return Fraction(stream.duration + start)
+    if "matroska" in container.format.name and container.duration and not container.streams.audio:
+        return Fraction(container.duration, 1_000_000) / base  # counts from 0
+    return Fraction(0)
+
+
+def _announced(container, stream) -> int:
+    "The frames that the file announces, or about as many as its duration holds; 0: not known."
+    if stream.frames:
+        return stream.frames
+    ticks = _end(container, stream) - (stream.start_time or 0)
+    return max(0, round(_pace(stream) * ticks * _time_base(stream)))
+
+
+def _length(container, stream) -> int | None:
+    "The number of frames, where the file tells it exactly: a duration does not."
+    if container.format.name == "dv":  # each frame has the same number of bytes
+        return _announced(container, stream) or None
+    return stream.frames or None
+
+
+def _note_end(stream, faults: Faults, done: int, last: int) -> None:
+    "Compare what was decoded, and how long it lasted, with what the file announces."
+    container, step = stream.container, 1 / (_pace(stream) * _time_base(stream))
+    end, announced = _end(container, stream), _announced(container, stream)
+    ends_early = (
+        last < end - (stream.start_time or 0) - 1.5 * step or container.format.name == "avi"
+    )
+    if done and done + len(faults.lost) < announced and ends_early:
+        faults.ends_after, faults.announced = done, announced
 
 # %% ../nbs/50_video.ipynb #165eef1f
 def _open_file(path: Path) -> Video:
-    first = next(_decode(path), None)
-    if first is None:
-        raise RVOSError(f"{path}: a video without frames")
-    with _container(path) as container:
-        stream = container.streams.video[0]
-        rate, base = _pace(stream)
-        length = stream.frames
-        if not length and container.duration:  # in microseconds
-            length = round(rate * Fraction(container.duration, 1_000_000))
-    return Video(
-        path.name,
-        first.image.shape[:2],
-        float(rate),
-        length=length or None,
-        time_base=base,
-        read=lambda: _decode(path),
-    )
+    with _errors_of(path), _container(path) as container:
+        stream, faults = _stream(container), Faults()
+        frame = next(_decoded(container, _Order(Faults())), None)
+        if frame is None:
+            raise RVOSError(f"{path}: a video without frames that can be decoded")
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        sideways = round(frame.rotation / 90) % 2 == 1
+        return Video(
+            path.name,
+            _upright(frame, (frame.width, frame.height)).shape[:2],
+            float(_pace(stream)),
+            length=_length(container, stream),
+            time_base=_time_base(stream),
+            read=lambda: _decode(path, faults),
+            pixel_aspect=1 / aspect if sideways else aspect,
+            faults=faults,
+        )
 
-# %% ../nbs/50_video.ipynb #74a65734
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# %% ../nbs/50_video.ipynb #6e9b590b
 _PICTURE_FPS = 24  # pictures say nothing about time; DAVIS's were taken at this pace
-
-
-def _by_number(path: Path) -> list:  # sort key: digits as numbers
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
-
-
-def _upright_picture(image: Image.Image) -> np.ndarray:
-    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _picture(item) -> np.ndarray:  # a file, PIL image or array -> uint8 [H,W,3], upright
@@ -152,52 +323,65 @@ def _picture(item) -> np.ndarray:  # a file, PIL image or array -> uint8 [H,W,3]
             return item
         raise RVOSError(f"a frame is {item.dtype} {list(item.shape)}; expected uint8 [H, W, 3]")
     if isinstance(item, Image.Image):
-        return _upright_picture(item)
+        return upright_rgb(item)
     if not isinstance(item, (str, Path)):
         raise RVOSError(
             f"a frame is a {type(item).__name__}; expected a file, a PIL image or an array"
         )
-    try:
-        with Image.open(item) as image:
-            return _upright_picture(image)
-    except FileNotFoundError:
-        raise RVOSError(f"{item}: no such file") from None
-    except (OSError, SyntaxError, ValueError) as e:
-        raise RVOSError(f"{item}: not a picture that can be read ({e})") from None
+    return read_picture(item)
 
 # %% ../nbs/50_video.ipynb #01371c72
 def _open_pictures(items: Sequence, name: str) -> Video:
     if not len(items):
         raise RVOSError(f"{name}: a video without frames")
-    size = _picture(items[0]).shape[:2]
+    size, faults, base = _picture(items[0]).shape[:2], Faults(), Fraction(1, _PICTURE_FPS)
 
     def read() -> Iterator[Frame]:
+        faults.clear()
         for index, item in enumerate(items):
-            image = _picture(item)
+            try:
+                image = _picture(item)
+            except RVOSError:
+                if not isinstance(item, (str, Path)) or not Path(item).is_file():
+                    raise
+                faults.lost.append(index)
+                continue
             if image.shape[:2] != size:
                 found, first = (f"{w}x{h}" for h, w in (image.shape[:2], size))
                 raise RVOSError(
                     f"{name}: frame {index} is {found} pixels, the first {first}; expected one size"
                 )
-            yield Frame(index, index, image)
+            yield Frame(index, index, image, 1)
 
-    return Video(
-        name, size, _PICTURE_FPS, length=len(items), time_base=Fraction(1, _PICTURE_FPS), read=read
-    )
+    how = dict(length=len(items), time_base=base, read=read, faults=faults)
+    return Video(name, size, _PICTURE_FPS, **how)
+
+
+def _open_animation(path: Path, length: int) -> Video:
+    "An animated picture, or the pages of a TIFF; its clock counts milliseconds."
+
+    def read() -> Iterator[Frame]:
+        for index, (now, shown, image) in enumerate(read_animation(path)):
+            yield Frame(index, now, image, shown)
+
+    end = sum(frame.shown for frame in read())
+    how = dict(length=length, time_base=Fraction(1, 1000), read=read)
+    return Video(path.name, picture_size(path), 1000 * length / max(end, 1), **how)
 
 # %% ../nbs/50_video.ipynb #0bcdcb69
 def _open_path(path: Path) -> Video:
     if path.is_dir():
-        files = [f for f in path.iterdir() if f.suffix.lower() in PICTURES and f.name[0] != "."]
+        files = picture_files(path)
         if not files:
             endings = ", ".join(PICTURES)
             raise RVOSError(f"{path}: no pictures in this folder; expected files in {endings}")
-        return _open_pictures(sorted(files, key=_by_number), path.name)
+        return _open_pictures(files, path.name)
     if not path.is_file():
         raise RVOSError(f"{path}: no such video")
-    if path.suffix.lower() in PICTURES:
-        return _open_pictures([path], path.name)
-    return _open_file(path)
+    if path.suffix.lower() not in PICTURES:
+        return _open_file(path)
+    length = animation_length(path)
+    return _open_animation(path, length) if length > 1 else _open_pictures([path], path.name)
 
 
 def _thinned(video: Video, every: int, max_side: int) -> Video:
@@ -205,16 +389,25 @@ def _thinned(video: Video, every: int, max_side: int) -> Video:
     if every == 1 and scale == 1:
         return video
     h, w = (max(1, round(side * scale)) for side in video.size)
+    faults = Faults()
 
     def read() -> Iterator[Frame]:
-        for frame in itertools.islice(video.read(), 0, None, every):
+        faults.clear()
+        for frame in video.read():
+            if frame.index % every:
+                continue
             if scale != 1:
                 small = cv2.resize(frame.image, (w, h), interpolation=cv2.INTER_AREA)
                 frame = frame._replace(image=small)
-            yield frame
+            yield frame._replace(shown=frame.shown * every)
+        met = video.faults
+        faults.lost = [number for number in met.lost if number % every == 0]
+        faults.ends_after, faults.announced = met.ends_after, met.announced
 
     length = video.length and -(-video.length // every)
-    return replace(video, size=(h, w), fps=video.fps / every, length=length, read=read)
+    return replace(
+        video, size=(h, w), fps=video.fps / every, length=length, read=read, faults=faults
+    )
 
 # %% ../nbs/50_video.ipynb #b065af4b
 def open_video(

@@ -268,6 +268,14 @@ def test_contact_sheet():
         contact_sheet(rows, ["a"])
 
 
+def test_a_legend_shows_the_colours_themselves():
+    legend = [("a clip", None), ("the dog", PALETTE[1]), ("x" * 500, PALETTE[5])]
+    sheet = contact_sheet([[np.zeros((50, 400, 3), np.uint8)]], [legend], height=50)
+    for color in (PALETTE[1], PALETTE[5]):
+        assert (sheet[:24] == color).all(-1).sum() == 13 * 13
+    assert not (sheet == PALETTE[0]).all(-1).any() and (sheet[:, -2:] == 255).all()
+
+
 def test_frames_are_picked_from_first_to_last():
     assert pick_frames(10, 4).tolist() == [0, 3, 6, 9]
     assert pick_frames(2, 5).tolist() == [0, 1]
@@ -327,3 +335,17 @@ def test_a_figure_is_shown_once_and_without_further_imports(monkeypatch):
     shown = [set().union(*(o.get("data", {}) for o in c.outputs)) for c in nb.cells]
     outputs = [sorted(k for k in kinds if k.startswith("image/")) for kinds in shown]
     assert outputs == [[], [], ["image/png"]]
+
+
+def test_a_video_says_how_its_colours_are_stored_and_how_long_the_last_frame_is_shown(tmp_path):
+    green = np.full((48, 64, 3), (11, 221, 2), np.uint8)
+    with video_writer(tmp_path / "a.mp4", 25, time_base=Fraction(1, 1000)) as add:
+        for stamp, shown in ((0, 40), (40, 960), (1000, 2000)):
+            add(green, stamp, shown)
+    with av.open(str(tmp_path / "a.mp4")) as video:
+        stream = video.streams.video[0]
+        assert stream.duration * stream.time_base == 3
+        for frame in video.decode(stream):
+            tags = (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range)
+            assert tags == (1, 1, 1, 1)
+            assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - green).max() <= 3

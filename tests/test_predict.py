@@ -296,3 +296,77 @@ def test_a_segmenter_of_ones_own(tmp_path):
     assert {row["frames_marked"] for row in summary["expressions"]} == {4}
     with Image.open(tmp_path / "out/masks/00000.png") as im:
         assert set(np.unique(im)) == {0, 1}  # equal answers: the first expression wins
+
+
+def test_unread_words_stand_in_scores_json(tmp_path):
+    segmenter = untrained()
+    segmenter.model.text.known_tokens.fill_(True)
+    asked = ["the red circle", "the xyzzy"]
+    summary = predict(segmenter, moving(2), asked, tmp_path / "out", progress=False)
+    written = json.loads((tmp_path / "out/scores.json").read_text("utf-8"))
+    for found in (summary, written):
+        assert [row["unread_words"] for row in found["expressions"]] == [[], ["xyzzy"]]
+
+
+def test_nothing_is_written_for_an_expression_that_cannot_be_read(tmp_path):
+    for text in ("\u200b", "собака"):
+        with pytest.raises(RVOSError, match="no letter|none of it"):
+            predict(untrained(), moving(2), text, tmp_path / "out", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- files that are not whole, and expressions for one object
+
+
+def cut_off(path, share=0.6):
+    "48 frames as an mp4 whose index stands in front, of which a part was downloaded."
+    write_video(path, moving(48, 48, 80), fps=12)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+
+
+def test_a_cut_off_file_is_answered_as_far_as_it_goes(run, tmp_path, capsys):
+    cut_off(tmp_path / "a.mp4")
+    out = tmp_path / "out"
+    args = ["predict", tmp_path / "a.mp4", "the circle", "--run", run, "--out", out]
+    code = main([str(a) for a in args])
+    n = len(list(open_video(tmp_path / "a.mp4")))
+    said = capsys.readouterr().out
+    summary = json.loads((out / "scores.json").read_text())
+    reason = f"ends after {n} of the 48 frames that it announces"
+    assert 10 < n < 48 and code == 130
+    assert (summary["complete"], summary["reason"]) == (False, reason)
+    assert said.count(f"a.mp4: {reason}") == 1
+    assert len(names(out / "masks")) == len(summary["frames"]) == n
+    assert len(list(open_video(out / "overlay.mp4"))) == n
+
+
+def test_a_lost_frame_keeps_its_number_in_all_files(segmenter, tmp_path):
+    for t, image in enumerate(moving(6, 48, 80)):
+        Image.fromarray(image).save(tmp_path / f"{t}.png")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    summary = predict(segmenter, tmp_path, TEXTS, tmp_path / "out", progress=False)
+    assert (summary["lost_frames"], summary["frames"]) == ([2], [0, 1, 3, 4, 5])
+    assert not summary["complete"] and summary["reason"] == "frame 2 cannot be decoded"
+    assert names(tmp_path / "out" / "masks") == [f"{t:05d}.png" for t in (0, 1, 3, 4, 5)]
+    with av.open(str(tmp_path / "out" / "overlay.mp4")) as video:
+        times = [round(24 * frame.time) for frame in video.decode(video=0)]
+    assert times == [0, 1, 3, 4, 5]
+
+
+def test_two_expressions_for_one_object_are_said(tmp_path, capsys):
+    texts = ["the circle", "circle"]
+    write_video(tmp_path / "a.mp4", moving(4, 48, 80), fps=12)
+    summary = predict(Bright(), tmp_path / "a.mp4", texts, tmp_path / "out", progress=False)
+    assert summary["overlaps"] == [[1, 2]]
+    assert "expressions 1 and 2 mark the same pixels" in capsys.readouterr().out
+
+
+def test_the_overlay_keeps_the_shape_of_pixels(segmenter, tmp_path):
+    frames = moving(4, 48, 80)
+    with video_writer(tmp_path / "a.mp4", 25, pixel_aspect=Fraction(2)) as add:
+        for frame in frames:
+            add(frame)
+    assert open_video(tmp_path / "a.mp4").pixel_aspect == 2
+    predict(segmenter, tmp_path / "a.mp4", TEXTS, tmp_path / "out", progress=False)
+    assert open_video(tmp_path / "out" / "overlay.mp4").pixel_aspect == 2

@@ -25,6 +25,7 @@ from rvos_nb.segmenter import (
     sliding_windows,
     temporal_receptive_field,
     video_score,
+    warn_unread,
 )
 from rvos_nb.video import Frame, open_video
 
@@ -89,6 +90,66 @@ def test_the_empty_expression_can_be_streamed(frame_by_frame):
     found = list(frame_by_frame.stream(open_video(moving(2)), ["", "the red circle"]))
     assert len(found) == 2 and np.isfinite(found[0].logits).all()
     assert (found[0].logits[0] != found[0].logits[1]).any()
+
+
+# --- what is read of an expression
+
+
+@pytest.fixture(scope="module")
+def reader():
+    "A segmenter whose model was pretrained, as far as its tokens are concerned."
+    model = untrained().model
+    model.text.known_tokens.fill_(True)
+    return RVOSSegmenter(model, name="reader", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "text, unread",
+    [
+        ("the red circle", []),
+        ("The RED circle, the t-shirt & the dog's", []),
+        ("xyzzy", ["xyzzy"]),
+        ("the xyzzy on the left", ["xyzzy"]),
+        ("the \N{DOG FACE} dog", ["\N{DOG FACE}"]),
+        ("the собака", ["собака"]),
+        ("der Hund links", ["der", "Hund", "links"]),
+        ("the 狗", ["狗"]),
+        ("the d\u200bog", []),
+        ("the red\u200b circle !", []),
+    ],
+)
+def test_unread_words(reader, text, unread):
+    assert reader.unread_words(text) == unread
+
+
+@pytest.mark.parametrize("text", ["собака", "左边的狗", "שמאל ימין", "\N{LEFTWARDS ARROW}"])
+def test_an_expression_of_which_nothing_is_read_is_refused(reader, text):
+    with pytest.raises(ConfigError, match="none of it|no letter"):
+        reader.segment(moving(2), text)
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\N{DOG FACE}", "?!", "\u200b \u2060", "..."])
+def test_an_expression_without_a_letter_is_refused(text):
+    with pytest.raises(ConfigError, match="no letter and no digit"):
+        check_expressions(["the dog", text])
+
+
+def test_words_never_met_in_training_are_not_read():
+    model = untrained().model
+    tokens = model.tokenizer(["the red circle"], return_tensors="pt")
+    model.train().text(tokens["input_ids"], tokens["attention_mask"])
+    segmenter = RVOSSegmenter(model, device="cpu")
+    assert segmenter.unread_words("the red circle") == []
+    assert segmenter.unread_words("the blue dog") == ["blue", "dog"]  # in the vocabulary, both
+
+
+def test_unread_words_are_said_in_one_line_each(reader, capsys):
+    assert warn_unread(reader, ["the dog", "the xyzzy blorp"]) == [[], ["xyzzy", "blorp"]]
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["“the xyzzy blorp”: reader does not know “xyzzy”, “blorp”"]
+    assert warn_unread(Bright(), ["xyzzy"]) == [[]]  # who has no `unread_words` is not asked
+    reader.segment(moving(2), "the xyzzy")
+    assert "does not know “xyzzy”" in capsys.readouterr().err
 
 
 # --- windows

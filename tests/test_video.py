@@ -58,7 +58,8 @@ def test_kinds_of_files(tmp_path, name, codec, pix_fmt, sound, size):
     frames = moving(10, *size)
     write(tmp_path / name, frames, codec, pix_fmt, sound=sound)
     video = open_video(tmp_path / name)
-    assert (video.size, video.name, video.length) == (size, name, 10)
+    counted = not name.endswith(".webm")  # says how long it lasts, at most
+    assert (video.size, video.name, video.length) == (size, name, 10 if counted else None)
     assert abs(video.fps - 12) < 0.6  # a gif counts in hundredths
     back = list(video.read())
     assert [f.index for f in back] == list(range(10)) and len(list(video)) == 10
@@ -180,37 +181,6 @@ def test_objects_that_are_no_video():
     for knobs in (dict(every=0), dict(max_side=-1)):
         with pytest.raises(ConfigError, match=next(iter(knobs))):
             open_video(moving(), **knobs)
-
-
-def test_a_video_that_breaks_off_says_after_which_frame(tmp_path, monkeypatch):
-    write_video(tmp_path / "a.mp4", moving(8))
-    decode = av.container.InputContainer.decode
-
-    class Broken:
-        "A container whose stream fails after three frames."
-
-        def __init__(self, whole):
-            self.streams, self.whole = whole.streams, whole
-
-        def decode(self, stream):
-            for n, frame in enumerate(decode(self.whole, stream)):
-                if n == 3:
-                    raise av.InvalidDataError(1, "corrupt", "a.mp4")
-                yield frame
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.whole.close()
-
-    video = open_video(tmp_path / "a.mp4")
-    from rvos_nb import video as module
-
-    container = module._container
-    monkeypatch.setattr(module, "_container", lambda path: Broken(container(path)))
-    with pytest.raises(RVOSError, match="a.mp4: broken after frame 2"):
-        list(video.read())
 
 
 def test_the_clip_of_shapes_is_made_once():
