@@ -6,8 +6,8 @@
 __all__ = ['check_data', 'known_problems']
 
 # %% ../nbs/13_check.ipynb #f3e574af
-import hashlib, os
-from collections import Counter
+import hashlib, inspect, os, re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 # %% ../nbs/13_check.ipynb #193a032d
 from .config import RVOSError
 from .data import IdMasks, MaskSource, Problems, VideoRecord, read_frame
-from .datasets import known_splits, load_annotations
+from .datasets import DATASETS, SPLITS, known_splits, load_annotations
 from .runtime import cache_dir, lock, write_text
 
 # %% ../nbs/13_check.ipynb #4b968092
@@ -32,9 +32,17 @@ def _message(error: RVOSError, default: Path | str) -> tuple[Path | str, str]:
     return (where, what) if colon and os.sep in where else (default, str(error))
 
 
-def _check_frame(frame: Path, masks: MaskSource | None, t: int) -> tuple[set[int], _Found]:
-    "The ids that show in frame `t`, and what is wrong with its frame and mask."
-    problems, ids, size = [], set(), None
+def _areas(masks: MaskSource, t: int) -> dict[int, float]:
+    "{id: share of the frame}; 0 where masks are no pictures of ids."
+    if not isinstance(masks, IdMasks):
+        return dict.fromkeys(masks.objects(t), 0.0)
+    pixels = masks.areas(t)
+    return {o: n / sum(pixels.values()) for o, n in pixels.items()}
+
+
+def _check_frame(frame: Path, masks: MaskSource | None, t: int) -> tuple[dict[int, float], _Found]:
+    "The ids in frame `t` with their areas, and what is wrong with its frame and mask."
+    problems, ids, size = [], {}, None
     try:
         size = read_frame(frame).shape[:2]
     except RVOSError as e:
@@ -42,7 +50,7 @@ def _check_frame(frame: Path, masks: MaskSource | None, t: int) -> tuple[set[int
     if masks is None or not masks.labelled(t):
         return ids, problems
     try:
-        ids = set(masks.objects(t))
+        ids = _areas(masks, t)
         if size is not None and masks.void(t).shape != size:
             what = f"masks of height and width {masks.void(t).shape}, but the frame has {size}"
             problems.append((frame, what))
@@ -65,10 +73,11 @@ def _gaps(frames: list[Path]) -> list[str]:
 def _check_files(record: VideoRecord) -> _Found:
     "Frames and id pictures that do not belong together."
     folder, missing = record.frames[0].parent, _gaps(record.frames)
+    stems = {f.stem for f in folder.iterdir()}  # more than the record has, where a list chose
     masks = record.masks.files() if isinstance(record.masks, IdMasks) else []
     extra, problems = set(), []
     for place in sorted({m.parent for m in masks}):
-        lone = {m.name for m in place.glob("*.png")} - {f"{f.stem}.png" for f in record.frames}
+        lone = {m.name for m in place.glob("[!.]*.png")} - {f"{stem}.png" for stem in stems}
         problems += [(place / name, "a mask without a frame") for name in sorted(lone)]
         extra |= {Path(name).stem for name in lone}
     lost = [name for name in missing if Path(name).stem not in extra]
@@ -84,35 +93,74 @@ def _check_objects(record: VideoRecord, shown: set[int]) -> _Found:
         return [(record.id, f"{len(record.frames)} frames, but masks of {len(record.masks)}")]
     if all(e.object_ids is None for e in record.expressions):
         return [(record.id, "there are masks, but no expression says which object it names")]
-    if record.object_ids() and not shown:
-        return [(record.id, "no mask shows any object")]
+    if record.object_ids() and not shown - {0, 255}:
+        void = "; all that is marked is 255, which is void: write ids 1, 2, ..." * (255 in shown)
+        return [(record.id, f"no mask shows any object{void}")]
     lost = sorted(set(record.object_ids()) - shown)
-    return [(record.id, f"object {o} has expressions, but is in no mask") for o in lost]
+    names = {number: f" ({name})" for name, number in getattr(record.masks, "numbers", {}).items()}
+    what = "has expressions, but is in no mask"
+    return [(record.id, f"object {o}{names.get(o, '')} {what}") for o in lost]
 
 # %% ../nbs/13_check.ipynb #8dabf750
+_MUCH, _SOME, _TIMES = 0.5, 0.1, 20  # shares of the frame, and times the area of what is named
+
+
+def _check_areas(record: VideoRecord, areas: Counter) -> _Found:
+    "Ids that no expression names and that cover much: values that are no ids."
+    named, problems = set(record.object_ids()), []
+    small = sum(areas[o] for o in named) * _TIMES
+    for o in sorted(set(areas) - named - {0}) if named else ():
+        if areas[o] >= _MUCH or (areas[o] >= _SOME and areas[o] > small):
+            what = "255, which is void," if o == 255 else f"id {o}, which no expression names,"
+            covers = f"covers {areas[o]:.0%} of the labelled frames; are these object ids?"
+            problems.append((record.id, f"{what} {covers}"))
+    return problems
+
+# %% ../nbs/13_check.ipynb #7b3e5af8
+def _grouped(problems: _Found, most: int = 3) -> _Found:
+    "Problems of more than `most` places that differ in numbers only become one."
+    groups = defaultdict(list)
+    for where, what in problems:
+        groups[re.sub(r"[0-9]+", "", what)].append((where, what))
+    found = []
+    for alike in groups.values():
+        where, what = alike[0]
+        more = f" (and {len(alike) - 1} others of this video)"
+        found += alike if len(alike) <= most else [(where, what + more)]
+    return found
+
+# %% ../nbs/13_check.ipynb #f2fb036c
 def _check_video(record: VideoRecord) -> _Found:
-    problems, shown = [], set()
+    problems, areas = [], Counter()
     known = 0 if record.masks is None else len(record.masks)
     for t, frame in enumerate(record.frames):
         ids, more = _check_frame(frame, record.masks if t < known else None, t)
-        shown |= ids
+        areas.update(ids)
         problems += more
-    return problems + _check_files(record) + _check_objects(record, shown)
+    times = sum(record.masks.labelled(t) for t in range(known))
+    mean = Counter({o: area / max(1, times) for o, area in areas.items()})
+    found = _grouped(problems) + _check_files(record)
+    if isinstance(record.masks, IdMasks) and times and not areas:
+        return found  # no mask can be read
+    return found + _check_objects(record, set(areas)) + _check_areas(record, mean)
 
 # %% ../nbs/13_check.ipynb #aebd4688
 _COLUMNS = ["split", "video", "where", "problem"]
 
 
-def _check_split(root: Path, split: str, quiet: bool, format: str) -> tuple[list[str], list[tuple]]:
-    "The videos of a split, and its rows."
+def _check_split(
+    root: Path, split: str, quiet: bool, format: str
+) -> tuple[str, list[str], list[tuple]]:
+    "What the split is called, its videos, and its rows."
     listed = Problems(strict=False)
     try:
         annotations = load_annotations(root, split, listed, format)
     except RVOSError as e:
         listed.add("", root, str(e).removeprefix(f"{root}: "))
-        return [], [(split, *problem) for problem in listed.found]
+        return split, [], [(split, *problem) for problem in listed.found]
+    split = annotations.split
     if not quiet:
-        print(annotations.describe())
+        print(f"{annotations.describe()}; format {annotations.format}")
     how = dict(total=len(annotations), desc=f"checking {split}", unit="video", disable=quiet)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for video, found in zip(
@@ -120,21 +168,25 @@ def _check_split(root: Path, split: str, quiet: bool, format: str) -> tuple[list
         ):
             for where, what in found:
                 listed.add(video, where, what)
-    return list(annotations), [(split, *problem) for problem in listed.found]
+    return split, list(annotations), [(split, *problem) for problem in listed.found]
 
 # %% ../nbs/13_check.ipynb #4c387504
 def check_data(root: str | Path, quiet: bool = False, format: str = "") -> pd.DataFrame:
     "Read all of `root` once: a table (split, video, where, problem), empty if all is well."
-    root, rows, videos = Path(root).expanduser(), [], Counter()
+    root, rows, splits = Path(root).expanduser(), [], defaultdict(list)
     if not root.is_dir():
         load_annotations(root, "val")  # says what was expected
-    for split in known_splits(root, format) or ["train", "val"]:
-        names, found = _check_split(root, split, quiet, format)
-        videos.update(names)
+    for split in known_splits(root, format, SPLITS) or ["train", "val"]:
+        split, names, found = _check_split(root, split, quiet, format)
         rows += found
-    twice = [video for video, n in videos.items() if n > 1]
-    what = "is in train and in val; a split is by video"
-    rows += [("train, val", video, video, f"{video} {what}") for video in twice]
+        for video in names:
+            splits[video].append(split)
+        if split == "all":  # nothing says what is for training: the others would be the same
+            break
+    for video, places in splits.items():
+        if len(places) > 1:
+            what = f"{video} is in {' and in '.join(places)}; a split is by video"
+            rows.append((", ".join(places), video, video, what))
     table = pd.DataFrame(rows, columns=_COLUMNS)
     # the text files hold the expressions of both splits, so their problems are found twice
     return table.drop_duplicates(["video", "where", "problem"], ignore_index=True)
@@ -157,17 +209,27 @@ def _files(root: Path) -> Iterator[str]:
                 yield f"{path}:{s.st_size}:{s.st_mtime_ns}\n"
 
 
-def known_problems(root: str | Path) -> pd.DataFrame:
-    "What `check_data` says of `root`, kept in `cache_dir()` until a file there changes."
-    root, key = Path(root).expanduser(), hashlib.sha256()
+def _programs() -> Iterator[bytes]:
+    "What reads data: this package's readers, and those that were added to `DATASETS`."
+    here = Path(__file__).parent if "__file__" in globals() else None
+    files = {inspect.getsourcefile(reader.read.__code__) for reader in DATASETS.values()}
+    files |= set(here.glob("*.py")) if here else set()
+    yield from (Path(f).read_bytes() for f in sorted(map(str, files)) if Path(f).is_file())
+
+
+def known_problems(root: str | Path, format: str = "") -> pd.DataFrame:
+    "What `check_data` says of `root`, kept in `cache_dir()` until a file or a reader changes."
+    root, key = Path(root).expanduser(), hashlib.sha256(format.encode())
     if not root.is_dir():
         return check_data(root)
     for line in _files(root):
         key.update(line.encode(errors="surrogateescape"))
+    for program in _programs():
+        key.update(program)
     path = cache_dir() / "checks" / f"{root.name}-{key.hexdigest()[:16]}.csv"
     with lock(path):
         if not path.exists():
-            table = check_data(root, quiet=True)
+            table = check_data(root, quiet=True, format=format)
             write_text(path, table.to_csv(index=False, errors="backslashreplace"))
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 

@@ -25,8 +25,8 @@ from .config import AugmentConfig, ConfigError, RVOSError
 from .data import Annotations, VideoRecord, read_frame
 from .datasets import load_annotations
 from .layout import ANNOTATORS, already_made, move_into_place, write_clip, write_texts
-from .pasting import PastedClip, paste_clip
-from .runtime import cache_dir, lock, write_text
+from .runtime import cache_dir, knob, lock, make_folder, write_text
+from .scenes import PastedClip, paste_clip
 
 # %% ../nbs/16_copy_paste.ipynb #81c314cf
 _FUNCTION_WORDS = frozenset(
@@ -91,8 +91,12 @@ def _lasting(record: VideoRecord) -> dict[int, list[_Said]]:
     return _by_object(said) if record.masks is not None else {}
 
 # %% ../nbs/16_copy_paste.ipynb #0e3aad8a
+class NoPairs(RVOSError):
+    "No two videos go together."
+
+
 def host_guest_pairs(annotations: Annotations) -> list[tuple[str, str, int]]:
-    "All (host video, guest video, the guest's object) that do not clash; `RVOSError` if none."
+    "All (host video, guest video, the guest's object) that do not clash; `NoPairs` if none."
     lasting = {v: _lasting(annotations[v]) for v in sorted(annotations)}
     texts = {}  # everything that is said about an object tells what it is
     for v, record in annotations.items():
@@ -105,7 +109,7 @@ def host_guest_pairs(annotations: Annotations) -> list[tuple[str, str, int]]:
                 if not any(clash(texts[guest][o], other) for other in texts[host].values()):
                     found.append((host, guest, o))
     if not found:
-        raise RVOSError(
+        raise NoPairs(
             f"{annotations.root}, split {annotations.split!r}: no two of its {len(annotations)} "
             "videos go together; expected objects whose expressions have no key word in common "
             "and, without those about places, order and comparison, are not all gone"
@@ -269,7 +273,7 @@ def _make_split(
     return [row for rows in done for row in rows]
 
 # %% ../nbs/16_copy_paste.ipynb #9279cdff
-def _fingerprint(annotations: Annotations, dates: bool = False) -> str:
+def fingerprint(annotations: Annotations, dates: bool = False, strict: bool = True) -> str:
     "What the data is, wherever it lies: names and sizes of its files, and its expressions."
     h = hashlib.sha256()
     for v in sorted(annotations):
@@ -280,13 +284,15 @@ def _fingerprint(annotations: Annotations, dates: bool = False) -> str:
             try:
                 s = f.stat()
             except FileNotFoundError:
+                if not strict:
+                    continue
                 raise RVOSError(
                     f"{f}: missing; `rvos data check` lists every problem of this data"
                 ) from None
             h.update(f"{f.name} {s.st_size} {s.st_mtime_ns if dates else ''}".encode())
     return h.hexdigest()[:16]
 
-
+# %% ../nbs/16_copy_paste.ipynb #e961afc8
 def _make_data(
     root: Path,
     splits: list[tuple[Annotations, int]],  # and how many clips of each
@@ -299,9 +305,10 @@ def _make_data(
     for a, n in splits:
         if not _whole(n, 1):
             raise ConfigError(f"clips of {a.split} = {n!r}: expected 1 or more")
-        settings |= {f"{a.split}_clips": n, f"{a.split}_data": _fingerprint(a)}
+        settings |= {f"{a.split}_clips": n, f"{a.split}_data": fingerprint(a)}
     if already_made(root, settings, COPY_PASTE):
         return root
+    make_folder(root.parent, "the folder")
     tmp, rows = root.parent / f".{root.name}.{uuid4().hex[:8]}.tmp", []
     davis = tmp / "DAVIS"
     try:
@@ -369,11 +376,18 @@ def copy_paste_clips(
     clip_len: int,  # frames that training wants at least
     seed: int,
 ) -> Annotations:
-    "The clips that `augment` asks for, made once and kept in the cache folder."
+    "The clips that `augment` asks for, made once and kept in the cache folder; none if no pairs."
     how = dict(frames=max(augment.copy_paste_frames, clip_len), size=tuple(image_size), seed=seed)
-    key = f"{_fingerprint(train, dates=True)} {augment.copy_paste_clips} {how}"
+    key = f"{fingerprint(train, dates=True)} {augment.copy_paste_clips} {how}"
     key = hashlib.sha256(key.encode()).hexdigest()[:16]
     root = cache_dir() / "copy_paste" / f"{train.root.name}-{key}"
-    with lock(root):
-        copy_paste_data(train, root, augment.copy_paste_clips, **how)
+    none = knob("copy_paste_clips", 0)
+    try:
+        with lock(root):
+            copy_paste_data(train, root, augment.copy_paste_clips, **how)
+    except NoPairs as e:
+        print(f"{e}; training goes on without copy-paste clips, as with {none}")
+        return train.of({})
+    except RVOSError as e:
+        raise RVOSError(f"{e}; fewer of them, or {none}, will do without") from None
     return load_annotations(root, "train")

@@ -6,45 +6,36 @@
 __all__ = ['DATASETS', 'Reader', 'load_annotations', 'hold_out']
 
 # %% ../nbs/12_datasets.ipynb #db170d4e
-import csv, difflib, json, random, re, unicodedata
-from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+import contextlib, functools, gc, itertools, os, random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
 # %% ../nbs/12_datasets.ipynb #41e40582
+import numpy as np
+from PIL import Image
+
+# %% ../nbs/12_datasets.ipynb #04ac17b8
 from .config import ConfigError, RVOSError
-from .data import MAX_TOKENS, Annotations, Expression, IdMasks, Problems, VideoRecord
-from .layout import ANNOTATORS
+from .data import MAX_TOKENS, Annotations, Expression, IdMasks, MaskSource, Problems
+from .data import VideoRecord, decode_mask, frame_size, read_frame, read_mask
+from .folders import FoundSplit, FoundVideo, ShapeMasks, read_legend, split_names
+from .formats import FORMATS, Format, frame_folders, picture_folders
+from .labels import read_meta
+from .layout import ANNOTATORS, Row, bad_name, broken_text, read_texts
+from .runtime import mount_drive
 
 # %% ../nbs/12_datasets.ipynb #57447b87
-def _broken_text(s: str) -> str:
-    "What is wrong with the encoding of `s`, if anything."
-    controls = any(unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() for c in s)
-    if controls or "\ufffd" in s:
-        return "holds characters that no text has; in which encoding was it saved?"
-    if s.isascii():
-        return ""
-    try:  # an accident, unless somebody wrote e.g. two accents side by side
-        s.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        return ""
-    return "is UTF-8 that was read as latin-1"
-
-
-def _bad_name(name: str) -> str:
-    "Why `name` cannot be part of a path below the data, if so."
-    if not name or name in (".", "..") or any(c in name for c in "/\\:\0"):
-        return "expected a plain name, which stays in its folder"
-    too_long = len(name.encode(errors="replace")) > 200
-    return _broken_text(name) or ("expected a shorter name" if too_long else "")
-
-# %% ../nbs/12_datasets.ipynb #4988ec92
-def _check_expression(problems: Problems, video: str, where: str, e: Expression) -> None:
+def _check_expression(
+    problems: Problems, video: str, where: str, e: Expression, most: int = 254
+) -> None:
     "Report what is wrong with an expression."
     for o in e.object_ids or ():
-        if not 1 <= o <= 254:
-            problems.add(video, where, f"object {o}; expected a number from 1 to 254 (255 is void)")
+        if not (1 if most == 254 else 0) <= o <= most:
+            expected = f"expected a number from 1 to {most}" + " (255 is void)" * (most == 254)
+            problems.add(video, where, f"object {o}; {expected}")
     words, characters = len(e.text.split()), len(e.text)
     if not e.text:
         problems.add(video, where, "an empty expression", fatal=False)
@@ -53,262 +44,228 @@ def _check_expression(problems: Problems, video: str, where: str, e: Expression)
         problems.add(
             video, where, f"{found}; more than {MAX_TOKENS - 2} words are not read", fatal=False
         )
-    if broken := _broken_text(e.text):
+    if broken := broken_text(e.text):
         problems.add(video, where, f"the expression {broken}", fatal=False)
 
+# %% ../nbs/12_datasets.ipynb #1cdc357f
+_NOT_IDS = {0, 255}  # nothing and void, in pictures of ids
+
+
+def _number(
+    names: Iterable[str], known: dict[str, int] | None = None, avoid: Iterable[int] = ()
+) -> dict[str, int]:
+    "{name: number}: those that are `known`, then names that are numbers, then all others."
+    numbers = dict(known or {})
+    taken = {*numbers.values(), *avoid}
+    for name in sorted(set(names) - set(numbers), key=lambda name: (not name.isdecimal(), name)):
+        wish = int(name) if name.isdecimal() and len(name) < 10 else None
+        if wish is None or wish in taken:
+            wish = next(k for k in itertools.count(1) if k not in taken)
+        numbers[name] = wish
+        taken.add(wish)
+    return numbers
+
+
+def _named(rows: Iterable[Row], most: int = 254) -> dict[str, int]:
+    "{name: number} of the objects that rows name; beyond pictures of ids, none is 0 or 255."
+    names = {name for row in rows for name in row.objects or ()}
+    return _number(names, avoid=() if most == 254 else _NOT_IDS)
+
+
+def _expressions(rows: list[Row], problems: Problems, most: int = 254) -> list[Expression]:
+    "The expressions of one video, in the order of objects and annotators."
+    numbers, place = _named(rows, most), {group: n for n, group in enumerate(ANNOTATORS)}
+    made, seen = [], Counter(row.id for row in rows if row.id)
+
+    def meant(row: Row) -> tuple[int, ...] | None:
+        names = row.objects
+        return None if names is None else tuple(sorted({numbers[name] for name in names}))
+
+    found = [(meant(row), row) for row in rows]
+    found.sort(key=lambda pair: (pair[0] or (), place.get(pair[1].group, 0)))
+    for i, (ids, row) in enumerate(found):
+        about = dict(group=row.group, kind=row.kind)
+        made.append(Expression(row.id or str(i), row.text, ids, **about))
+        _check_expression(problems, row.video, row.where, made[-1], most=most)
+        if bad := row.id and bad_name(row.id):
+            problems.add(row.video, row.where, f"its id: {bad}")
+        if seen[row.id] > 1:
+            problems.add(row.video, row.where, f"id {row.id!r} stands there {seen[row.id]} times")
+    return made
+
 # %% ../nbs/12_datasets.ipynb #ef5e2f86
-_MISSPELT = {"clasic-car": "classic-car", "dog-scale": "dogs-scale", "motor-bike": "motorbike"}
-_LINE = re.compile(r'^(\S+)\s+([0-9]{1,3})\s+"(.*)"\s*$')
+def complain_to(problems: Problems) -> Callable[..., None]:
+    "How the functions of 09_formats report a problem."
+    return lambda where, what, video="", fatal=True: problems.add(video, where, what, fatal)
 
 
-def _read_lines(path: Path, encoding: str, problems: Problems) -> list[str]:
-    "The lines of one file; none, and a problem, where it cannot be read."
-    try:
-        return path.read_text(encoding=encoding).split("\n")
-    except FileNotFoundError:
-        what = "missing; expected the four files Davis17_annot1/2[_full_video].txt there"
-    except UnicodeDecodeError as e:
-        name = encoding.removesuffix("-sig")
-        what = f"not {name} ({e.reason} at byte {e.start})"
-    except OSError as e:
-        what = f"cannot be read ({e.strerror})"
-    problems.add("", path, what)
-    return []
-
-# %% ../nbs/12_datasets.ipynb #47a0fc7b
 def read_text_annotations(
     folder: str | Path,  # of the four Davis17_annot*.txt
     problems: Problems | None = None,  # None: the first problem raises `RVOSError`
 ) -> dict[str, list[Expression]]:
     "{video id: expressions, in the order of objects and annotators}; problems name file and line."
     problems = problems or Problems()
-    found, seen = defaultdict(list), set()
-    for group in ANNOTATORS:
-        path = Path(folder) / f"Davis17_{group}.txt"
-        encoding = "utf-8-sig" if group.startswith("annot1") else "latin-1"  # sig: a BOM or none
-        for n, line in enumerate(_read_lines(path, encoding, problems), 1):
-            if not line.strip():
-                continue
-            where, match = f"{path}, line {n}", _LINE.match(line.strip())
-            if not match or _bad_name(match[1]):
-                problems.add("", where, f'{line[:60]!r}; expected: video object "expression"')
-                continue
-            video = _MISSPELT.get(match[1], match[1])
-            e = Expression("", match[3].strip(), (int(match[2]),), group)
-            _check_expression(problems, video, where, e)
-            if (video, e.object_ids, group) in seen:
-                what = f"object {match[2]} has an expression in this file already"
-                problems.add(video, where, what, fatal=False)
-            seen.add((video, e.object_ids, group))
-            found[video].append(e)
-    return {video: _numbered(said) for video, said in found.items()}
+    rows = read_texts(folder, complain_to(problems))
+    return {video: _expressions(said, problems) for video, said in rows.items()}
 
-
-def _numbered(said: list[Expression]) -> list[Expression]:
-    "In the order of objects and annotators, with that order as ids where there are none."
-    place = {group: n for n, group in enumerate(ANNOTATORS)}
-    ordered = sorted(said, key=lambda e: (e.object_ids or (), place.get(e.group, 0)))
-    return [replace(e, id=e.id or str(i)) for i, e in enumerate(ordered)]
-
-# %% ../nbs/12_datasets.ipynb #9b84b7f2
-def _read_json(path: str | Path, problems: Problems | None = None) -> dict:
-    "The JSON dictionary in `path`; `RVOSError` where there is none. Equal names are problems."
-    problems = problems or Problems()
-
-    def pairs(items: list[tuple[str, object]]) -> dict:
-        for name, n in Counter(k for k, _ in items).items():
-            if n > 1:
-                what = f"{name!r} stands there {n} times; a name must be unique"
-                problems.add("", path, what, fatal=False)
-        return dict(items)
-
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # a byte order mark is no part of it
-        found = json.loads(text, object_pairs_hook=pairs)
-    except FileNotFoundError:
-        raise RVOSError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as e:
-        what = f"{type(e).__name__}: {str(e)[:100]}"
-        raise RVOSError(f"{path}: not JSON in UTF-8 ({what})") from None
-    if not isinstance(found, dict):
-        raise RVOSError(f"{path}: expected a JSON dictionary, found {type(found).__name__}")
-    return found
-
-# %% ../nbs/12_datasets.ipynb #a92a7fb9
-def _of_video(where: str, video: str, expressions: dict, problems: Problems) -> list[Expression]:
-    found, seen = [], Counter()
-    for key, entry in expressions.items():
-        place = f"{where}, expression {key[:20]!r}"
-        try:
-            obj_id, text = entry.get("obj_id"), entry["exp"].strip()
-            several = isinstance(obj_id, list)
-            ids = (
-                None if obj_id is None else {int(str(o)) for o in (obj_id if several else [obj_id])}
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
-            what = f"{type(e).__name__}: {str(e)[:60]}"
-            expected = "expected 'exp', a text, and 'obj_id', a number or a list of numbers"
-            problems.add(video, place, f"{expected} ({what})")
-            continue
-        if bad := _bad_name(key):
-            problems.add(video, place, f"its id: {bad}")
-        object_ids, group = None if ids is None else tuple(sorted(ids)), ""
-        if not several and ids is not None:  # its place among the expressions about this object
-            group = ANNOTATORS[seen[object_ids] % len(ANNOTATORS)]
-            seen[object_ids] += 1
-        found.append(Expression(key, text, object_ids, group))
-        _check_expression(problems, video, place, found[-1])
-    return _numbered(found)
-
-# %% ../nbs/12_datasets.ipynb #2bc5f171
+# %% ../nbs/12_datasets.ipynb #47a0fc7b
 def read_meta_expressions(
     path: str | Path,
     problems: Problems | None = None,  # None: the first problem raises `RVOSError`
 ) -> dict[str, list[Expression]]:
     "{video id: expressions, in the order of objects}; problems name file, video and expression."
     problems = problems or Problems()
-    videos, found = _read_json(path, problems).get("videos"), {}
-    if not isinstance(videos, dict):
-        kind = type(videos).__name__
-        raise RVOSError(f"{path}: expected JSON with a 'videos' dictionary, found {kind}")
-    for video, entry in videos.items():
-        if bad := _bad_name(video):
-            problems.add("", path, f"video {video[:60]!r}: {bad}")
-            continue
-        expressions = entry.get("expressions") if isinstance(entry, dict) else None
-        if not isinstance(expressions, dict):
-            what = f"video {video!r}: expected a dictionary with 'expressions'"
-            problems.add(video, path, what)
-            expressions = {}
-        found[video] = _of_video(f"{path}, {video}", video, expressions, problems)
-    return found
+    found = read_meta(path, complain_to(problems))
+    return {video: _expressions(meta.rows, problems) for video, meta in found.items()}
 
 # %% ../nbs/12_datasets.ipynb #44a494eb
-_JSON_SPLITS = {"val": "valid"}  # as the converted form calls them
+_VOID = -1  # stands for the object that nobody knows
+_KEPT = 2 * (os.cpu_count() or 1) + 2  # videos whose labels stay in memory: two for each thread
 
 
-def _list_file(root: Path, split: str) -> Path | None:
-    places = [root / top / "ImageSets" / "2017" / f"{split}.txt" for top in ("DAVIS", "")]
-    return next((path for path in places if path.exists()), None)
+class _Shapes:
+    "Masks from label files; objects may overlap."
+
+    def __init__(self, found: ShapeMasks, numbers: dict[str, int], frames: list[Path]):
+        self.found, self.numbers, self.frames = found, numbers, frames
+
+    def __len__(self) -> int:
+        return len(self.found.labelled)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.found.size or frame_size(self.frames[0])
+
+    def labelled(self, t: int) -> bool:
+        return self.found.labelled[t]
+
+    def mask(self, t: int, object_ids: tuple[int, ...]) -> np.ndarray:
+        known, found = _decoded(self, t), np.zeros(self.size, bool)
+        for o in object_ids:
+            if o in known:
+                found |= known[o]
+        return found
+
+    def void(self, t: int) -> np.ndarray:
+        return self.mask(t, (_VOID,)) & ~self.mask(t, self.objects(t))
+
+    def objects(self, t: int) -> tuple[int, ...]:
+        known = _decoded(self, t)
+        return tuple(o for o in sorted(known) if o != _VOID and known[o].any())
+
+    def files(self) -> list[Path]:
+        return list(self.found.files)
 
 
-def _video_names(root: Path, split: str, problems: Problems) -> list[str] | None:
-    "The videos that ImageSets lists for `split`; None where there is no list."
-    path = _list_file(root, split)
-    if path is None:
-        return None
-    try:
-        names = path.read_text(encoding="utf-8-sig").split()
-    except (OSError, UnicodeDecodeError) as e:
-        raise RVOSError(f"{path}: not a text file in UTF-8 ({e})") from None
-    for v, n in Counter(names).items():
-        if bad := _bad_name(v):
-            problems.add("", path, f"video {v[:60]!r}: {bad}")
-        if n > 1:
-            problems.add(v, path, f"{v} stands there {n} times", fatal=False)
-    return [v for v in dict.fromkeys(names) if not _bad_name(v)]
+@functools.lru_cache(_KEPT)
+def _labels(source: _Shapes) -> tuple[dict[int, list], dict[str, int]]:
+    "The shapes of each frame, and the number of each object; names nobody uses come last."
+    found = source.found.read(frozenset(source.numbers), source.size)
+    names = {name for shapes in found.values() for name, _ in shapes} - {""}
+    return found, _number(names, source.numbers, _NOT_IDS) | {"": _VOID}
 
-# %% ../nbs/12_datasets.ipynb #ee2b7dd5
-def _picture_folders(root: Path, split: str) -> tuple[Path, Path]:
-    "(frames, masks): the folders that hold a folder for each video."
-    places = [("DAVIS", "480p"), ("", "480p"), (_JSON_SPLITS.get(split, split), "")]
-    for top, inside in [*places, ("DAVIS", "Full-Resolution"), ("", "")]:
-        frames = root / top / "JPEGImages" / inside
-        if frames.is_dir():
-            return frames, root / top / "Annotations" / inside
-    expected = "expected DAVIS/JPEGImages/480p/<video>/00000.jpg (see `rvos data check`)"
-    raise RVOSError(f"{root}: no frames found; {expected}")
 
-# %% ../nbs/12_datasets.ipynb #b4987727
-def _mask_paths(folder: Path, frames: list[Path]) -> list[Path | None]:
-    "The mask of each frame; None where most frames have none, and the others are evenly spaced."
-    paths = [folder / f"{f.stem}.png" for f in frames]
-    there = {p.name for p in folder.glob("*.png")} if folder.is_dir() else set()
-    known = [t for t, path in enumerate(paths) if path.name in there]
-    if len(known) < 2 or 2 * len(known) >= len(paths):
-        return paths
-    step = known[1] - known[0]
-    regular = known == list(range(known[0] % step, len(paths), step))
-    return [path if path.name in there else None for path in paths] if regular else paths
-
-# %% ../nbs/12_datasets.ipynb #8f3a65b8
-def _kinds(root: Path) -> dict[tuple[str, tuple[int], str], str]:
-    "{(video, object ids, annotator): kind} of expression_kinds.csv, if there is one."
-    path, found = root / "expression_kinds.csv", {}
-    if not path.exists():
-        return {}
-    try:
-        with open(path, newline="", encoding="utf-8") as f:
-            for row in csv.DictReader(f):
-                object_ids = (int(row["object_id"]),)
-                found[row["video_id"], object_ids, row["annotator"]] = row["kind"]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as e:
-        expected = "expected columns video_id, object_id, annotator and kind"
-        what = f"{type(e).__name__}: {str(e)[:100]}"
-        raise RVOSError(f"{path}: {expected} ({what}); without it, all goes as well") from None
+@functools.lru_cache(_KEPT)
+def _decoded(source: _Shapes, t: int) -> dict[int, np.ndarray]:
+    "{object: mask} of a frame."
+    shapes, numbers = _labels(source)
+    found = {}
+    for name, area in shapes.get(t, []):
+        where = f"{source.found.files[0]}, object {name or 'void'!r}, frame {t}"
+        mask = decode_mask(area, tuple(source.size), where)
+        o = numbers[name]
+        found[o] = found[o] | mask if o in found else mask
     return found
 
-# %% ../nbs/12_datasets.ipynb #0ec11e50
-DAVIS_2017 = frozenset(
-    """bear bmx-bumps boat boxing-fisheye breakdance-flare bus car-turn cat-girl classic-car
-    color-run crossing dance-jump dancing disc-jockey dog-agility dog-gooses dogs-scale drift-turn
-    drone elephant flamingo hike hockey horsejump-low kid-football kite-walk koala lady-running
-    lindy-hop longboard lucia mallard-fly mallard-water miami-surf motocross-bumps motorbike
-    night-race paragliding planes-water rallye rhino rollerblade schoolgirls scooter-board
-    scooter-gray sheep skate-park snowboard soccerball stroller stunt surf swing tennis tractor-sand
-    train tuk-tuk upside-down varanus-cage walking bike-packing blackswan bmx-trees breakdance camel
-    car-roundabout car-shadow cows dance-twirl dog dogs-jump drift-chicane drift-straight goat
-    gold-fish horsejump-high india judo kite-surf lab-coat libby loading mbike-trick motocross-jump
-    paragliding-launch parkour pigs scooter-black shooting soapbox""".split()
-)  # 60 of train, then 30 of val
+# %% ../nbs/12_datasets.ipynb #d39840c4
+class _PngIds(IdMasks):
+    "Pictures of ids; grey ones that hold 0 and 255 only are masks of object 1."
+
+    _one: bool | None = None  # object 1 only; None: not looked at yet
+
+    def _ids(self, t: int) -> np.ndarray:
+        ids = super()._ids(t)
+        if self._one is None:
+            self._one = self._is_one_object()
+        return (ids == 255).astype(np.uint8) if self._one else ids
+
+    def _is_one_object(self) -> bool:
+        seen = set()
+        for path in self.files():
+            try:
+                with Image.open(path) as im:
+                    if im.mode == "P":
+                        return False
+                seen |= set(np.unique(read_mask(path)).tolist())
+            except (RVOSError, OSError):
+                continue  # whoever reads that frame is told
+            if not seen <= {0, 255}:
+                return False
+        return 255 in seen
 
 
-def _report_unknown(problems: Problems, root: Path, frames: Path, said: dict) -> None:
-    "Add expressions about videos that nobody knows."
-    lists = [_video_names(root, s, Problems(strict=False)) for s in ("train", "val")]
-    listed = {v for names in lists for v in names or []}
-    known = listed | {p.name for p in frames.iterdir() if p.is_dir()}
-    for v in sorted(set(said) - known - DAVIS_2017):
-        candidates = sorted((known | DAVIS_2017) - set(said)) or sorted(known)
-        alike = difflib.get_close_matches(v, candidates, n=1, cutoff=0.8)
-        if alike or any(names is not None for names in lists):
-            hint = f"; is {alike[0]} meant?" if alike else ""
-            problems.add(v, v, f"expressions about a video that is not known{hint}")
+class _PaintedIds(IdMasks):
+    "Painted masks, whose colours a legend explains."
 
-# %% ../nbs/12_datasets.ipynb #b4b981ac
-def _records(root: Path, split: str, said: dict, problems: Problems) -> Annotations:
-    "The records of `split`, with `said`: {video id: expressions}."
-    frame_root, mask_root = _picture_folders(root, split)
-    names, kinds = _video_names(root, split, problems), _kinds(root)
-    if names is None:
-        names = [v for v in said if (frame_root / v).is_dir()]
-    if not problems.strict:
-        _report_unknown(problems, root, frame_root, said)
-    left_out = sorted(v for v in said if v not in names and not (frame_root / v).is_dir())
+    def __init__(self, paths: list, frames: list[Path], numbers: dict[str, int], legend: Path):
+        super().__init__(paths, frames)
+        self.legend, colours = legend, read_legend(legend)
+        nothing = {"background": 0, "_background_": 0, "void": 255, "ignore": 255}
+        names = [name for name in colours.values() if name.casefold() not in nothing]
+        self.numbers = _number(names, numbers)
+        known = {name.casefold(): o for name, o in self.numbers.items()} | nothing
+        self.colours = {colour: known[name.casefold()] for colour, name in colours.items()}
+
+    def _ids(self, t: int) -> np.ndarray:
+        return _unpainted(self, t)
+
+
+@functools.lru_cache(_KEPT)
+def _unpainted(source: _PaintedIds, t: int) -> np.ndarray:
+    path = source.paths[t]
+    if path is None:
+        raise RVOSError(f"frame {t} has no mask; ask labelled({t}) first")
+    rgb = read_frame(path).astype(np.int32)
+    if rgb.shape[:2] != (size := frame_size(source.frames[t])):
+        found = f"height and width {rgb.shape[:2]}"
+        raise RVOSError(f"{path}: {found}, but its frame has {size}")
+    code = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+    ids, known = np.zeros(code.shape, np.uint8), code == 0  # black is nothing
+    for (r, g, b), o in source.colours.items():
+        here = code == ((r << 16) | (g << 8) | b)
+        ids[here] = o
+        known |= here
+    if not known.all():
+        y, x = np.argwhere(~known)[0].tolist()
+        raise RVOSError(
+            f"{path}: colour {tuple(rgb[y, x].tolist())} at x {x}, y {y} is not in "
+            f"{source.legend.name} ({(~known).sum()} pixels); expected hard edges, no JPEG"
+        )
+    return ids
+
+# %% ../nbs/12_datasets.ipynb #c71759db
+def _source(video: FoundVideo, numbers: dict[str, int]) -> MaskSource | None:
+    masks = video.masks
+    if isinstance(masks, ShapeMasks):
+        return _Shapes(masks, numbers, video.frames)
+    if masks is None or masks.legend is None:
+        return None if masks is None else _PngIds(masks.paths, video.frames)
+    return _PaintedIds(masks.paths, video.frames, numbers, masks.legend)
+
+
+def _records_of(found: FoundSplit, root: Path, split: str, problems: Problems) -> Annotations:
+    "The records of the videos that were found."
     records = {}
-    for v in names:
-        frames, expressions = sorted((frame_root / v).glob("*.jpg")), said.get(v)
-        if not frames:
-            what = f"no frames, but {split}.txt lists the video; expected 00000.jpg and so on"
-            problems.add(v, frame_root / v, what)
-        if not expressions:
-            what = f"listed in {split}.txt, but there is no expression about it under {root}"
-            problems.add(v, v, what)
-        if frames and expressions:
-            said_kinds = [kinds.get((v, e.object_ids, e.group), "") for e in expressions]
-            expressions = [replace(e, kind=k) for e, k in zip(expressions, said_kinds)]
-            masks = _masks(mask_root / v, frames, expressions)
-            records[v] = VideoRecord(v, frames, masks, expressions)
-    return Annotations(records, root, split, left_out)
+    for video in found.videos:
+        most = 10**9 - 1 if isinstance(video.masks, ShapeMasks) else 254
+        said = _expressions(video.rows, problems, most)
+        if video.id in records:
+            problems.add(video.id, video.id, "a video of this name is there already")
+        masks = _source(video, _named(video.rows, most))
+        records[video.id] = VideoRecord(video.id, video.frames, masks, said)
+    return Annotations(records, root, found.split or split, found.left_out)
 
-
-def _masks(folder: Path, frames: list[Path], expressions: list[Expression]) -> IdMasks | None:
-    "None where the masks are hidden: no expression says what it names, and there is no folder."
-    if all(e.object_ids is None for e in expressions) and not folder.is_dir():
-        return None
-    return IdMasks(_mask_paths(folder, frames), frames)
-
-# %% ../nbs/12_datasets.ipynb #f5ff0cc8
+# %% ../nbs/12_datasets.ipynb #f3d81a45
 @dataclass(frozen=True)
 class Reader:
     "A data format."
@@ -318,37 +275,15 @@ class Reader:
     read: Callable[[Path, str, Problems], Annotations]  # (folder, split, problems) -> records
 
 
-DATASETS: dict[str, Reader] = {}
+def _reader_of(name: str, form: Format) -> Reader:
+    def read(root: Path, split: str, problems: Problems) -> Annotations:
+        found = form.find(root, split, complain_to(problems))
+        return _records_of(found, root, split, problems)
 
-# %% ../nbs/12_datasets.ipynb #9201fa3f
-def _converted(root: Path, split: str) -> Path:
-    return root / "meta_expressions" / _JSON_SPLITS.get(split, split) / "meta_expressions.json"
-
-
-def _is_converted(root: Path, split: str) -> bool:
-    return _converted(root, split).exists()
+    return Reader(name, form.detect, read)
 
 
-def _read_converted(root: Path, split: str, problems: Problems) -> Annotations:
-    said = read_meta_expressions(_converted(root, split), problems)
-    return _records(root, split, said, problems)
-
-
-DATASETS["meta_expressions"] = Reader("meta_expressions", _is_converted, _read_converted)
-
-# %% ../nbs/12_datasets.ipynb #69c00889
-def _is_davis(root: Path, split: str) -> bool:
-    listed = any(_list_file(root, s) for s in ("train", "val"))
-    here = not listed or _list_file(root, split) is not None
-    return here and (root / "davis_text_annotations").is_dir()
-
-
-def _read_davis(root: Path, split: str, problems: Problems) -> Annotations:
-    said = read_text_annotations(root / "davis_text_annotations", problems)
-    return _records(root, split, said, problems)
-
-
-DATASETS["davis"] = Reader("davis", _is_davis, _read_davis)
+DATASETS: dict[str, Reader] = {name: _reader_of(name, form) for name, form in FORMATS.items()}
 
 # %% ../nbs/12_datasets.ipynb #96363bf0
 def _reader(root: Path, split: str, format: str) -> Reader | None:
@@ -359,26 +294,43 @@ def _reader(root: Path, split: str, format: str) -> Reader | None:
     return next((r for r in readers if r.detect(root, split)), None)
 
 
-def known_splits(root: str | Path, format: str = "") -> list[str]:
-    "Which of 'train' and 'val' some reader, or that of `format`, finds in the folder `root`."
+SPLITS = ("train", "val", "test", "testA", "testB")  # RefCOCO has two test sets
+
+
+def known_splits(
+    root: str | Path, format: str = "", among: Iterable[str] = ("train", "val")
+) -> list[str]:
+    "Which of these splits some reader, or that of `format`, finds in the folder `root`."
     root = Path(root).expanduser()
-    return [split for split in ("train", "val") if _reader(root, split, format)]
-
-
-def _explain(root: Path, split: str, format: str) -> RVOSError:
-    "What is wrong with a folder in which no reader found `split`."
-    if found := known_splits(root, format):
-        return RVOSError(f"{root}: no split {split!r} there; expected {' or '.join(found)}")
-    try:
-        _picture_folders(root, split)
-    except RVOSError as e:
-        return e
-    texts, converted = "davis_text_annotations", _converted(root, split).relative_to(root)
-    return RVOSError(
-        f"{root}: no expressions found; expected the folder {texts}, or {converted.as_posix()}"
-    )
+    return [split for split in among if _reader(root, split, format)]
 
 # %% ../nbs/12_datasets.ipynb #d5a962a6
+def _explain(root: Path, split: str) -> RVOSError:
+    "What is wrong with a folder in which no format is found."
+    if not frame_folders(root):
+        try:
+            picture_folders(root, split_names(split))
+        except RVOSError as e:
+            return e
+    meta = f"meta_expressions/{split_names(split)[-1]}/meta_expressions.json"
+    return RVOSError(
+        f"{root}: no expressions found; expected the folder davis_text_annotations, {meta}, or "
+        "for labels of your own expressions.csv with the columns video, object, expression"
+    )
+
+# %% ../nbs/12_datasets.ipynb #b2314adf
+@contextlib.contextmanager
+def _many_objects() -> Iterator[None]:
+    "Without the search for garbage, which takes longer than making 100,000 expressions."
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def load_annotations(
     root: str | Path,  # folder of the data
     split: str,  # 'train' or 'val'
@@ -386,14 +338,22 @@ def load_annotations(
     format: str = "",  # a name in `DATASETS`; "": the one that knows the folder
 ) -> Annotations:
     "The records of a split; `RVOSError` where the folder or its data is not as it should be."
+    mount_drive(root)
     root = Path(root).expanduser()
     if not root.is_dir():
         expected = f"expected one in DAVIS's layout (`rvos data demo {root}` makes one)"
         raise RVOSError(f"{root}: no such folder; {expected}")
+    with _many_objects():
+        return _load(root, split, problems or Problems(), format)
+
+
+def _load(root: Path, split: str, problems: Problems, format: str) -> Annotations:
     reader = _reader(root, split, format)
     if reader is None:
-        raise _explain(root, split, format)
-    annotations = reader.read(root, split, problems or Problems())
+        if found := known_splits(root, format):
+            raise RVOSError(f"{root}: no split {split!r} there; expected {' or '.join(found)}")
+        raise _explain(root, split)
+    annotations = reader.read(root, split, problems)
     if not annotations:
         raise RVOSError(
             f"{root}: no video of split {split!r} found; there must be ImageSets/2017/{split}.txt "
@@ -401,6 +361,28 @@ def load_annotations(
         )
     annotations.format = reader.name
     return annotations
+
+# %% ../nbs/12_datasets.ipynb #4e8528de
+_A_SPLIT = (
+    "training needs a train and a val split: write the names of the videos into train.txt and "
+    "val.txt there, one a line, or make a copy that has both with "
+    "`rvos data convert DATA OUT --val-fraction 0.2`"
+)
+
+
+def training_splits(root: str | Path, strict: bool, format: str = "") -> dict[str, Annotations]:
+    "The records of 'train' and 'val'; `RVOSError` where they are not told apart."
+    found = known_splits(root, format)
+    if len(found) == 1:
+        raise RVOSError(f"{root}: there is no split but {found[0]!r}; {_A_SPLIT}")
+    how = dict(format=format)
+    splits = {s: load_annotations(root, s, Problems(strict), **how) for s in ("train", "val")}
+    if splits["val"].split == "all":
+        n = len(splits["val"])
+        raise RVOSError(
+            f"{root}: nothing says which of its {n} videos are for training; {_A_SPLIT}"
+        )
+    return splits
 
 # %% ../nbs/12_datasets.ipynb #33b84a64
 def hold_out(train: Annotations, fraction: float, seed: int = 0) -> tuple[Annotations, Annotations]:

@@ -6,9 +6,11 @@
 __all__ = ['write_clip', 'write_texts']
 
 # %% ../nbs/04_layout.ipynb #c3af3c31
-import csv, functools, io, json
-from collections.abc import Iterable
+import csv, functools, io, json, re, unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 # %% ../nbs/04_layout.ipynb #13e3a2fa
 import numpy as np
@@ -17,6 +19,191 @@ from PIL import Image
 # %% ../nbs/04_layout.ipynb #b9c1d994
 from .config import RVOSError
 from .runtime import write_text
+
+# %% ../nbs/04_layout.ipynb #fd194832
+def broken_text(s: str) -> str:
+    "What is wrong with the encoding of `s`, if anything."
+    if s.isascii() and s.isprintable():
+        return ""
+    controls = any(unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() for c in s)
+    if controls or "\ufffd" in s:
+        return "holds characters that no text has; in which encoding was it saved?"
+    if s.isascii():
+        return ""
+    try:  # an accident, unless somebody wrote e.g. two accents side by side
+        s.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return ""
+    return "is UTF-8 that was read as latin-1"
+
+
+def bad_name(name: str) -> str:
+    "Why `name` cannot be part of a path below the data, if so."
+    if not name or name in (".", "..") or any(c in name for c in "/\\:\0"):
+        return "expected a plain name, which stays in its folder"
+    too_long = len(name.encode(errors="replace")) > 200
+    return broken_text(name) or ("expected a shorter name" if too_long else "")
+
+# %% ../nbs/04_layout.ipynb #56041750
+def read_text(path: str | Path, encoding: str = "utf-8-sig") -> str:
+    "The text of a file, without a byte order mark; `RVOSError` where it is missing or broken."
+    try:
+        return Path(path).read_text(encoding=encoding)
+    except FileNotFoundError:
+        raise RVOSError(f"{path}: no such file") from None
+    except UnicodeDecodeError as e:
+        name = encoding.removesuffix("-sig")
+        what = f"not {name} ({e.reason} at byte {e.start}), so not a text file as expected"
+        raise RVOSError(f"{path}: {what}") from None
+    except (OSError, ValueError) as e:
+        raise RVOSError(f"{path}: cannot be read ({str(e)[:100]})") from None
+
+
+def read_json(
+    path: str | Path,
+    kind: type | tuple = dict,  # dict, list, or both
+    complain: Callable[[str, str], None] | None = None,  # is told (file, what) of equal names
+) -> dict | list:
+    "The JSON in `path`; `RVOSError` where it is broken or of another kind."
+
+    def pairs(items: list[tuple[str, object]]) -> dict:
+        found = dict(items)
+        if len(found) < len(items) and complain is not None:
+            for name, n in Counter(k for k, _ in items).items():
+                if n > 1:
+                    complain(str(path), f"{name!r} stands there {n} times; a name must be unique")
+        return found
+
+    try:
+        found = json.loads(read_text(path), object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as e:
+        what = f"{type(e).__name__}: {str(e)[:100]}"
+        raise RVOSError(f"{path}: not JSON in UTF-8 ({what})") from None
+    if not isinstance(found, kind):
+        wanted = {dict: "dictionary", list: "list"}.get(kind, "list or dictionary")
+        raise RVOSError(f"{path}: expected a JSON {wanted}, found {type(found).__name__}")
+    return found
+
+# %% ../nbs/04_layout.ipynb #1fb3194d
+class Span(NamedTuple):
+    "Where a value stands in a file: first byte, and the byte after the last one."
+
+    start: int
+    end: int
+
+
+class _Blocks:
+    "A JSON file read block by block; a character is a byte (latin-1), so places are bytes."
+
+    def __init__(self, file: io.BufferedReader, size: int = 1 << 20):
+        self.file, self.size = file, size
+        self.text, self.at, self.before = "", 0, 0  # `before` bytes came before the text
+
+    def more(self) -> bool:
+        "Read on; a value that is longer than the text so far doubles it."
+        block = self.file.read(max(self.size, len(self.text)))
+        self.before += self.at
+        self.text, self.at = self.text[self.at :] + block.decode("latin-1"), 0
+        return bool(block)
+
+    def peek(self) -> str:
+        "The next character that is no blank."
+        while True:
+            self.at = re.compile(r"[ \t\r\n]*").match(self.text, self.at).end()
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self.more():
+                raise ValueError("breaks off")
+
+    def take(self, allowed: str) -> str:
+        "The next character, which must be one of these."
+        found = self.peek()
+        if found not in allowed:
+            raise ValueError(f"{found!r} at byte {self.before + self.at}; expected {allowed!r}")
+        self.at += 1
+        return found
+
+    def value(self) -> tuple[object, Span]:
+        "The next value, and where it stands."
+        self.peek()
+        while True:
+            try:
+                found, end = _DECODER.raw_decode(self.text, self.at)
+                if end < len(self.text):
+                    break
+            except ValueError:
+                pass  # perhaps its end is not there yet
+            if not self.more():
+                found, end = _DECODER.raw_decode(self.text, self.at)
+                break
+        raw, start = self.text[self.at : end], self.at
+        if not raw.isascii():
+            found = json.loads(raw.encode("latin-1").decode("utf-8"))
+        self.at = end
+        return found, Span(self.before + start, self.before + end)
+
+    def members(self, part: str) -> Iterator[tuple[str, object, object, Span]]:
+        "(part, key or number, value, place) of all that a dictionary or list holds."
+        opening, n = self.take("{["), 0
+        closing = "}" if opening == "{" else "]"
+        if self.peek() == closing:
+            self.take(closing)
+            return
+        while True:
+            key = n
+            if opening == "{":
+                key = self.value()[0]
+                self.take(":")
+            yield part, key, *self.value()
+            n += 1
+            if self.take("," + closing) == closing:
+                return
+
+
+_DECODER = json.JSONDecoder()
+
+# %% ../nbs/04_layout.ipynb #b11d0cab
+def stream_json(path: str | Path, parts: tuple[str, ...] = ()) -> Iterator[tuple]:
+    "(part, key or number, value, place) of what `parts` of a JSON dictionary hold; (): itself."
+    try:
+        with open(path, "rb") as file:
+            blocks = _Blocks(file)
+            if file.read(3) == b"\xef\xbb\xbf":  # a byte order mark
+                blocks.before = 3
+            else:
+                file.seek(0)
+            if not parts:
+                yield from blocks.members("")
+                return
+            blocks.take("{")
+            while blocks.peek() != "}":
+                part = blocks.value()[0]
+                blocks.take(":")
+                if part in parts:
+                    yield from blocks.members(part)
+                else:
+                    blocks.value()
+                if blocks.take(",}") == "}":
+                    return
+    except FileNotFoundError:
+        raise RVOSError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as e:
+        what = f"{type(e).__name__}: {str(e)[:100]}"
+        raise RVOSError(f"{path}: not a JSON dictionary in UTF-8 ({what})") from None
+
+
+def read_spans(path: str | Path, spans: Iterable[Span]) -> list:
+    "The JSON values at these places of a file."
+    try:
+        with open(path, "rb") as file:
+            found = []
+            for start, end in spans:
+                file.seek(start)
+                found.append(json.loads(file.read(end - start)))
+            return found
+    except (OSError, ValueError, RecursionError) as e:
+        what = f"{type(e).__name__}: {str(e)[:100]}"
+        raise RVOSError(f"{path}: has changed since it was opened ({what})") from None
 
 # %% ../nbs/04_layout.ipynb #68189146
 @functools.cache
@@ -109,3 +296,124 @@ def move_into_place(tmp: Path, root: Path, settings: dict, kind: str) -> None:
         if root.exists():
             root.rmdir()  # empty, but Windows does not replace even that
         tmp.rename(root)
+
+# %% ../nbs/04_layout.ipynb #e242ed3c
+class Row(NamedTuple):
+    "A line of the table."
+
+    where: str
+    video: str  # "": there is only one
+    objects: tuple[str, ...] | None  # (): none fits; None: hidden
+    text: str
+    split: str = ""
+    id: str = ""
+    group: str = ""
+    kind: str = ""
+
+
+_MORE = ("split", "id", "group", "kind")  # columns that may be there
+
+
+def _objects(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, (list, tuple)):
+        return tuple(str(x).strip() for x in value)
+    text = str(value).strip()
+    if text.casefold() == "none":
+        return ()
+    if not text:
+        raise ValueError("no object; write none where no object fits")
+    return tuple(part.strip() for part in text.split(";") if part.strip())
+
+
+def _csv_rows(path: Path) -> list[dict]:
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    comma = max(",;\t", key=first.count)  # some spreadsheets write another one
+    head, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=comma)
+    names = [name.strip().casefold() for name in head]
+    return [dict(zip(names, row)) for row in rows if row]
+
+
+def read_expressions(path: str | Path, complain: Callable[[str, str], None]) -> list[Row]:
+    "The rows of expressions.csv or expressions.json."
+    path, found = Path(path), []
+    try:
+        rows = read_json(path, list) if path.suffix == ".json" else _csv_rows(path)
+    except (csv.Error, ValueError) as e:
+        raise RVOSError(f"{path}: not CSV with a line of names ({str(e)[:80]})") from None
+    for n, row in enumerate(rows, 1):
+        where = f"{path}, row {n}"
+        try:
+            more = {k: str(row[k] or "").strip() for k in _MORE if k in row}
+            video, text = str(row.get("video") or "").strip(), row["expression"].strip()
+            found.append(Row(where, video, _objects(row["object"]), text, **more))
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            what = f"expected video, object and expression ({type(e).__name__}: {str(e)[:60]})"
+            complain(where, what)
+    return found
+
+# %% ../nbs/04_layout.ipynb #b45923dd
+DAVIS_2017 = frozenset(
+    """bear bmx-bumps boat boxing-fisheye breakdance-flare bus car-turn cat-girl classic-car
+    color-run crossing dance-jump dancing disc-jockey dog-agility dog-gooses dogs-scale drift-turn
+    drone elephant flamingo hike hockey horsejump-low kid-football kite-walk koala lady-running
+    lindy-hop longboard lucia mallard-fly mallard-water miami-surf motocross-bumps motorbike
+    night-race paragliding planes-water rallye rhino rollerblade schoolgirls scooter-board
+    scooter-gray sheep skate-park snowboard soccerball stroller stunt surf swing tennis tractor-sand
+    train tuk-tuk upside-down varanus-cage walking bike-packing blackswan bmx-trees breakdance camel
+    car-roundabout car-shadow cows dance-twirl dog dogs-jump drift-chicane drift-straight goat
+    gold-fish horsejump-high india judo kite-surf lab-coat libby loading mbike-trick motocross-jump
+    paragliding-launch parkour pigs scooter-black shooting soapbox""".split()
+)  # 60 of train, then 30 of val
+_MISSPELT = {"clasic-car": "classic-car", "dog-scale": "dogs-scale", "motor-bike": "motorbike"}
+_LINE = re.compile(r'^(\S+)\s+([0-9]{1,3})\s+"(.*)"\s*$')
+
+
+def read_texts(folder: str | Path, complain: Callable[..., None]) -> dict[str, list[Row]]:
+    "{video: rows} of the four files; what is wrong goes to `complain` with file and line."
+    found, seen = {}, set()
+    for group in ANNOTATORS:
+        path = Path(folder) / f"Davis17_{group}.txt"
+        if not path.exists():
+            complain(
+                path, "missing; expected the four files Davis17_annot1/2[_full_video].txt there"
+            )
+            continue
+        try:
+            text = read_text(path, "utf-8-sig" if group.startswith("annot1") else "latin-1")
+        except RVOSError as e:
+            complain(path, str(e).removeprefix(f"{path}: "))
+            continue
+        for n, line in enumerate(text.split("\n"), 1):
+            if not line.strip():
+                continue
+            where, match = f"{path}, line {n}", _LINE.match(line.strip())
+            if not match or bad_name(match[1]):
+                complain(where, f'{line[:60]!r}; expected: video object "expression"')
+                continue
+            video, number = _MISSPELT.get(match[1], match[1]), str(int(match[2]))
+            if (video, number, group) in seen:
+                what = f"object {number} has an expression in this file already"
+                complain(where, what, video=video, fatal=False)
+            seen.add((video, number, group))
+            row = Row(where, video, (number,), match[3].strip(), group=group)
+            found.setdefault(video, []).append(row)
+    return found
+
+
+def read_kinds(root: Path) -> dict[tuple[str, tuple[str, ...], str], str]:
+    "{(video, objects, annotator): kind} of expression_kinds.csv, if there is one."
+    path, found = root / "expression_kinds.csv", {}
+    if not path.exists():
+        return {}
+    try:
+        for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
+            objects = (str(int(row["object_id"])),)
+            found[row["video_id"], objects, row["annotator"]] = row["kind"]
+    except (ValueError, KeyError, TypeError, csv.Error) as e:
+        expected = "expected columns video_id, object_id, annotator and kind"
+        what = f"{type(e).__name__}: {str(e)[:100]}"
+        raise RVOSError(f"{path}: {expected} ({what}); without it, all goes as well") from None
+    return found

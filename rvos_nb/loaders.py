@@ -25,8 +25,9 @@ from .caches import FeatureCache, FrameCache, normalise
 from .check import describe_problems, known_problems
 from .config import AugmentConfig, Config, DataConfig, RVOSError
 from .copy_paste import COPY_PASTE, copy_paste_clips
-from .data import MAX_TOKENS, Annotations, Expression, Problems
-from .datasets import hold_out, load_annotations
+from .data import MAX_TOKENS, Annotations, Expression
+from .datasets import hold_out, training_splits
+from .runtime import knob
 from .shapes import shapes_data
 
 # %% ../nbs/18_loaders.ipynb #e1ee58b8
@@ -367,15 +368,14 @@ def data_root(data: DataConfig) -> Path:
 def load_splits(cfg: Config) -> dict[str, Annotations]:
     "{'train', 'val'} of `cfg`, and 'dev' where one is held out; `RVOSError` lists what is wrong."
     data, root = cfg.data, data_root(cfg.data)
-    problems = known_problems(root)
+    problems = known_problems(root, data.format)
     said = describe_problems(root, problems)
     if len(problems) and not data.skip_bad:
         raise RVOSError(
             f"{root}: {len(problems)} problems; mend them, or leave those videos out with "
-            f"--skip-bad:\n{said}"
+            f"{knob('skip_bad', True)}:\n{said}"
         )
-    listed = Problems(strict=not len(problems))
-    splits = {s: load_annotations(root, s, listed) for s in ("train", "val")}
+    splits = training_splits(root, strict=not len(problems), format=data.format)
     if len(problems):
         splits = _without(set(problems.video), splits)
         print(f"{len(problems)} problems:\n{said}")
@@ -387,7 +387,7 @@ def load_splits(cfg: Config) -> dict[str, Annotations]:
 
 def _without(bad: set[str], splits: dict[str, Annotations]) -> dict[str, Annotations]:
     left_out = sorted(bad & set().union(*splits.values()))
-    print(f"--skip-bad: left out {len(left_out)} videos: {', '.join(left_out)}; ", end="")
+    print(f"{knob('skip_bad')}: left out {len(left_out)} videos: {', '.join(left_out)}; ", end="")
     splits = {s: a.subset([v for v in a if v not in bad]) for s, a in splits.items()}
     for split, annotations in splits.items():
         if not annotations:

@@ -6,6 +6,7 @@
 __all__ = ['FramePrediction', 'PredictionSource', 'save_masks', 'open_predictions']
 
 # %% ../nbs/60_predictions.ipynb #08804e5e
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +21,11 @@ from scipy.optimize import linear_sum_assignment
 
 # %% ../nbs/60_predictions.ipynb #c2314a01
 from .config import RVOSError
-from .data import Annotations, VideoRecord, read_mask
-from .layout import ANNOTATORS, davis_palette, write_ids
+from .data import Annotations, VideoRecord
+from .layout import ANNOTATORS, write_ids
 from .metrics import jf
 from .parts import resize
+from .pictures import packed_content, pictures_below, read_mask
 from .segmenter import Segmenter
 from .video import open_video
 
@@ -45,16 +47,16 @@ class PredictionSource(Protocol):
     def frames(self, record: VideoRecord) -> Iterator[FramePrediction]: ...  # all, in order
 
 # %% ../nbs/60_predictions.ipynb #3f82eeb3
-_MAX_PROPOSALS = 20  # object ids that the DAVIS unsupervised evaluator accepts
+_LARGEST_ID = 254  # of a map of ids; DAVIS's own evaluator accepts 20, and 255 is void
 
 
 def groups_of(record: VideoRecord) -> dict[str, dict[int, int]]:
-    "{group: {object id: number of its expression}}; empty where an id is above `_MAX_PROPOSALS`."
+    "{group: {object id: number of its expression}}; empty where an id does not fit into a map."
     found = {}
     for i, e in enumerate(record.expressions):
         if e.group and e.object_ids and len(e.object_ids) == 1:
             found.setdefault(e.group, {}).setdefault(e.object_ids[0], i)
-    if any(max(objects) > _MAX_PROPOSALS for objects in found.values()):
+    if any(max(objects) > _LARGEST_ID for objects in found.values()):
         return {}
     usual = {group: k for k, group in enumerate(ANNOTATORS)}
     order = sorted(found, key=lambda group: usual.get(group, len(usual)))
@@ -134,10 +136,10 @@ def _score_ids(truth: FrameTruth, merged: np.ndarray) -> np.ndarray:
     most = max(int(merged.max()), *truth.objects)
     wanted = [(o,) for o in truth.objects]
     table = np.zeros((2, len(merged), most + 1, len(wanted)))
+    table[:] = truth.jf(np.zeros_like(truth.void), wanted)[:, None, None]
     for a, ids in enumerate(merged):
-        for p in range(1, most + 1):
+        for p in np.flatnonzero(np.bincount(ids.ravel())[1:]) + 1:
             table[:, a, p] = truth.jf(ids == p, wanted)
-    table[:, :, 0] = truth.jf(np.zeros_like(truth.void), wanted)[:, None]
     return table
 
 # %% ../nbs/60_predictions.ipynb #6bfae8bc
@@ -220,11 +222,13 @@ def _folders(record: VideoRecord) -> list[str]:
     groups = list(groups_of(record))
     return [f"anno_{ANNOTATORS.index(g) if g in ANNOTATORS else k}" for k, g in enumerate(groups)]
 
-# %% ../nbs/60_predictions.ipynb #e25c354a
-def _read(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
+# %% ../nbs/60_predictions.ipynb #e54b65b0
+def _read(
+    path: Path, size: tuple[int, int], data: bytes | None = None
+) -> tuple[np.ndarray, list[int]]:
     # a predicted PNG, uint8 [H,W], and the values in it, ascending
-    x = read_mask(path)
-    if x.shape != size:
+    x = read_mask(path, data=data)
+    if x.shape != tuple(size):
         found, wanted = (f"{width}x{height}" for height, width in (x.shape, size))
         raise RVOSError(f"{path}: {found} pixels; expected {wanted}, as the true mask has")
     # twenty times faster than np.unique
@@ -232,9 +236,9 @@ def _read(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
     return x, np.flatnonzero(counts).tolist()
 
 
-def _read_binary(path: Path, size: tuple[int, int]) -> np.ndarray:
+def _read_binary(path: Path, size: tuple[int, int], data: bytes | None = None) -> np.ndarray:
     # 0/255 or 0/1: bool [H,W]
-    x, values = _read(path, size)
+    x, values = _read(path, size, data)
     if not (set(values) <= {0, 255} or set(values) <= {0, 1}):
         seen = ", ".join(map(str, values[:6])) + ", ..." * (len(values) > 6)
         raise RVOSError(
@@ -243,120 +247,129 @@ def _read_binary(path: Path, size: tuple[int, int]) -> np.ndarray:
         )
     return x > 0
 
-# %% ../nbs/60_predictions.ipynb #c9d3114d
-def _read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
+
+def _read_ids(path: Path, size: tuple[int, int], data: bytes | None = None) -> np.ndarray:
     # object ids, uint8 [H,W]
-    x, values = _read(path, size)
-    if values[-1] > _MAX_PROPOSALS:
+    x, values = _read(path, size, data)
+    if values[-1] > _LARGEST_ID:
         raise RVOSError(
-            f"{path}: holds the value {values[-1]}; expected object ids from 0 to {_MAX_PROPOSALS} "
+            f"{path}: holds the value {values[-1]}; expected object ids from 0 to {_LARGEST_ID} "
             "(0/255 masks of one expression belong under Annotations/<video>/<expression id>/)"
         )
-    with Image.open(path) as im:
-        palette = bytes(im.palette.palette) if im.mode == "P" else None  # greyscale has none
-    usual = bytes(davis_palette())
-    davis = {usual[3 * i : 3 * i + 3]: i for i in range(_MAX_PROPOSALS + 1)}
-    for i in values if palette else []:
-        colour = palette[3 * i : 3 * i + 3]
-        if (i == 0 and colour != bytes(3)) or davis.get(colour, i) != i:
-            raise RVOSError(
-                f"{path}: palette index {i} is the colour {tuple(colour)}, which DAVIS has at "
-                f"index {davis.get(colour, 'none')}; expected object ids as indices, 0 black: "
-                "write the ids with Image.fromarray(ids) and putpalette, do not convert a "
-                "colour picture"
-            )
     return x
 
-# %% ../nbs/60_predictions.ipynb #e028da08
+# %% ../nbs/60_predictions.ipynb #e9cc234e
 @dataclass(frozen=True)
 class PredictionFolder:
-    "Predictions on disk, from `open_predictions`; missing files are empty masks."
+    "Predictions in a folder or zip, from `open_predictions`; missing files are empty masks."
 
     root: Path
-    merged: bool  # anno_<k>/<video>/<frame>.png is there
-    single: bool  # Annotations/<video>/<expression id>/<frame>.png is there
+    # anno_<k>/<video>/<frame> and Annotations/<video>/<expression id>/<frame>: the file's name
+    files: dict[str, tuple[str, ...]]
+    merged: bool  # the first kind is there
+    single: bool  # the second kind is there
 
     def frames(self, record: VideoRecord) -> Iterator[FramePrediction]:
         "The prediction of each frame of `record`; `RVOSError` where a file is not as expected."
         for frame in record.frames:
-            name = f"{frame.stem}.png"
-            found = _read_single(self.root, record, name) if self.single else None
-            yield _read_merged(self.root, record, name, found) if self.merged else found
+            found = self._single(record, frame.stem) if self.single else None
+            yield self._merged(record, frame.stem, found) if self.merged else found
 
+    def _get(self, key: str, read, size: tuple[int, int]) -> np.ndarray | None:
+        parts = self.files.get(key)
+        if parts is None:
+            return None
+        return read(self.root.joinpath(*parts), size, packed_content(self.root, parts))
 
-def _read_single(root: Path, record: VideoRecord, name: str) -> FramePrediction:
-    files = [root / "Annotations" / record.id / e.id / name for e in record.expressions]
-    masks = np.zeros((len(files), *record.masks.size), bool)
-    missing = np.array([not file.exists() for file in files])
-    for i in np.flatnonzero(~missing):
-        masks[i] = _read_binary(files[i], record.masks.size)
-    return FramePrediction(masks, missing=missing)
+    def _single(self, record: VideoRecord, stem: str) -> FramePrediction:
+        masks = np.zeros((len(record.expressions), *record.masks.size), bool)
+        missing = np.zeros(len(masks), bool)
+        for i, e in enumerate(record.expressions):
+            key = f"Annotations/{record.id}/{e.id}/{stem}"
+            found = self._get(key, _read_binary, record.masks.size)
+            missing[i] = found is None
+            masks[i] = False if found is None else found
+        return FramePrediction(masks, missing=missing)
 
-# %% ../nbs/60_predictions.ipynb #7e4f50b6
-def _read_merged(
-    root: Path, record: VideoRecord, name: str, single: FramePrediction | None
-) -> FramePrediction:
-    merged, absent = {}, {}
-    for group, anno in zip(groups_of(record), _folders(record)):
-        file = root / anno / record.id / name
-        absent[group] = not file.exists()
-        empty = np.zeros(record.masks.size, np.uint8)
-        merged[group] = empty if absent[group] else _read_ids(file, record.masks.size)
-    asked = record.expressions
-    missing = np.array([absent.get(e.group, single is None) for e in asked])
-    ids = np.stack([*merged.values()]) if merged else None
-    if single is not None:
-        return FramePrediction(single.masks, ids, single.missing | missing)
-    masks = np.zeros((len(asked), *record.masks.size), bool)
-    for i, e in enumerate(asked):
-        if e.group in merged:
-            masks[i] = np.isin(merged[e.group], e.object_ids)
-    return FramePrediction(masks, ids, missing)
+    def _merged(
+        self, record: VideoRecord, stem: str, single: FramePrediction | None
+    ) -> FramePrediction:
+        merged, absent = {}, {}
+        for group, anno in zip(groups_of(record), _folders(record)):
+            found = self._get(f"{anno}/{record.id}/{stem}", _read_ids, record.masks.size)
+            absent[group] = found is None
+            merged[group] = np.zeros(record.masks.size, np.uint8) if found is None else found
+        asked = record.expressions
+        missing = np.array([absent.get(e.group, single is None) for e in asked])
+        ids = np.stack([*merged.values()]) if merged else None
+        if single is not None:
+            return FramePrediction(single.masks, ids, single.missing | missing)
+        masks = np.zeros((len(asked), *record.masks.size), bool)
+        for i, e in enumerate(asked):
+            if e.group in merged:
+                masks[i] = np.isin(merged[e.group], e.object_ids)
+        return FramePrediction(masks, ids, missing)
 
-# %% ../nbs/60_predictions.ipynb #adcd661a
-def open_predictions(root: str | Path, annotations: Annotations) -> PredictionFolder:
-    "Find the layout of a folder of predictions; `RVOSError` names the file that does not fit."
-    root = Path(root).expanduser()
-    annos = sorted(d for d in root.glob("anno_*") if d.is_dir())
-    single = root / "Annotations"
-    if not annos and not single.is_dir():
+# %% ../nbs/60_predictions.ipynb #e028da08
+def _layout(root: Path, listed: list[tuple], annotations: Annotations) -> list[tuple]:
+    "(parts in one of the two layouts, parts in `root`) of each file and folder."
+    tops = set()
+    for parts in listed:
+        i = next((i for i, x in enumerate(parts) if re.fullmatch("anno_[0-9]+|Annotations", x)), -1)
+        tops |= {parts[:i]} if i >= 0 else set()
+    bare = {p[:-3] for p in listed if len(p) > 2 and p[-3] in annotations} if not tops else set()
+    depth = min(map(len, tops | bare), default=0)
+    first = sorted(top for top in tops | bare if len(top) == depth)
+    if not first:
         raise RVOSError(
             f"{root}: no predictions found; expected anno_0 to anno_3/<video>/<frame>.png "
             "(object ids) or Annotations/<video>/<expression id>/<frame>.png (0/255)"
         )
-    found = {d.name for top in (*annos, single) for d in top.glob("*") if d.is_dir()}
-    if not found & set(annotations):
+    if len(first) > 1:
+        names = " and ".join("/".join(top) for top in first[:2])
+        raise RVOSError(f"{root}: predictions in {names}; expected those of one system")
+    kind = ("Annotations",) * bool(bare)
+    inside = [parts for parts in listed if parts[:depth] == first[0]]
+    return [(kind + parts[depth:], parts) for parts in inside]
+
+
+def open_predictions(root: str | Path, annotations: Annotations) -> PredictionFolder:
+    "Find the layout in a folder or zip; `RVOSError` names the file that does not fit."
+    root = Path(root).expanduser()
+    found = _layout(root, pictures_below(root), annotations)
+    found = [(p, where) for p, where in found if re.fullmatch("anno_[0-9]+|Annotations", p[0])]
+    videos = {parts[1] for parts, _ in found if len(parts) > 1}
+    if not videos & set(annotations):
         raise RVOSError(
             f"{root}: predictions of none of the {len(annotations)} videos of split "
             f"{annotations.split!r}; expected folders such as {next(iter(annotations))!r}, "
-            f"found {sorted(found)[:3]}"
+            f"found {sorted(videos)[:3]}"
         )
-    for video, record in annotations.items():
-        for top in annos:
-            _check_files(top / video, record)
-        _check_expressions(single / video, record)
-    return PredictionFolder(root, bool(annos), single.is_dir())
+    stems = {v: {f.stem for f in record.frames} for v, record in annotations.items()}
+    files = {}
+    for parts, where in found:
+        if len(parts) < 3 or parts[1] not in annotations:
+            continue
+        _check_name(root.joinpath(*where), parts, annotations[parts[1]], stems[parts[1]])
+        if len(parts) == 3 + (parts[0] == "Annotations"):
+            files["/".join((*parts[:-1], Path(parts[-1]).stem))] = where
+    kinds = {parts[0] == "Annotations" for parts, _ in found}
+    return PredictionFolder(root, files, merged=False in kinds, single=True in kinds)
 
-# %% ../nbs/60_predictions.ipynb #769adf7b
-def _check_files(folder: Path, record: VideoRecord) -> None:
-    # only PNGs named as the video's frames may lie there
-    stems = [frame.stem for frame in record.frames]
-    known = set(stems)
-    for f in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not f.name.startswith(".") and (f.suffix != ".png" or f.stem not in known):
-            names = f"{stems[0]}.png to {stems[-1]}.png"
-            raise RVOSError(f"{f}: expected only the video's frames here, {names}")
-
-
-def _check_expressions(folder: Path, record: VideoRecord) -> None:
-    known = [e.id for e in record.expressions]
-    for d in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not d.is_dir() or d.name not in known:
-            raise RVOSError(
-                f"{d}: expected one folder an expression, Annotations/<video>/<expression id>/"
-                f"<frame>.png, ids of this video: {', '.join(known)}"
-            )
-        _check_files(d, record)
+# %% ../nbs/60_predictions.ipynb #7e4f50b6
+def _check_name(path: Path, parts: tuple[str, ...], record: VideoRecord, stems: set[str]) -> None:
+    # only PNGs named as the video's frames, in folders named as its expressions
+    known, single = [e.id for e in record.expressions], parts[0] == "Annotations"
+    if single and parts[2] not in known:
+        raise RVOSError(
+            f"{path}: expected one folder an expression, Annotations/<video>/<expression id>/"
+            f"<frame>.png, ids of this video: {', '.join(known)}"
+        )
+    file = Path(parts[-1])
+    inside = len(parts) - 3 - single  # folders between
+    if inside >= 0 and (inside or file.suffix.lower() != ".png" or file.stem not in stems):
+        names = f"{record.frames[0].stem}.png to {record.frames[-1].stem}.png"
+        raise RVOSError(f"{path}: expected only the video's frames here, {names}")
 
 # %% ../nbs/60_predictions.ipynb #852a3eed
 def probabilities(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -410,7 +423,7 @@ def _checked(found: FramePrediction, record: VideoRecord) -> FramePrediction:
         what = f"expected {wanted} (expressions, height, width)"
         raise RVOSError(f"{record.id}: predictions of shape {shape}; {what}")
     most = 0 if found.merged is None else int(found.merged.max(initial=0))
-    if most > _MAX_PROPOSALS:
-        what = f"expected at most {_MAX_PROPOSALS}"
+    if most > _LARGEST_ID:
+        what = f"expected at most {_LARGEST_ID}"
         raise RVOSError(f"{record.id}: object id {most} predicted; {what}")
     return found

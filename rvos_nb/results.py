@@ -91,7 +91,8 @@ def closing_table(run: str | Path, dataset: Annotations | None = None) -> pd.Dat
         cfg = config_from_dict(state["config"], name)
         dataset = load_splits(cfg)["val"] if dataset is None else dataset
         segmenters[name], epochs[name] = RVOSSegmenter(model), state["epoch"]
-        if name == "last.pth" and epochs[name] == epochs["best_model.pth"]:
+        between = not state.get("epoch_state")  # or it stopped within the epoch after
+        if name == "last.pth" and epochs[name] == epochs["best_model.pth"] and between:
             scores[name] = scores["best_model.pth"]  # the same weights
             continue
         scores[name] = evaluate(
@@ -169,12 +170,12 @@ def _describe(summary: dict) -> str:
     return "\n".join(lines)
 
 # %% ../nbs/63_results.ipynb #f80bffc2
-def _from_predictions(folder: str, data: str, split: str) -> tuple:
+def _from_predictions(folder: str, data: str, split: str, format: str) -> tuple:
     # what `report` scores: annotations, source, frame size for the oracles, notes
     if not data:
         what = "the folder with the true masks and expressions"
         raise ConfigError(f"--predictions needs --data: {what}")
-    annotations = load_annotations(data, split)
+    annotations = load_annotations(data, split, format=format)
     found = open_predictions(folder, annotations)
     what = "masks an expression only: merged gives overlaps to the first object"
     if found.merged and found.single:
@@ -184,19 +185,29 @@ def _from_predictions(folder: str, data: str, split: str) -> tuple:
     return annotations, found, None, {"what": what, "predictions": folder}
 
 
-def _from_run(run: str, data: str, split: str) -> tuple:
-    if run in SEGMENTERS:
+def _from_run(run: str, data: str, split: str, format: str) -> tuple:
+    if run.partition(":")[0] in SEGMENTERS:
         if not data:
             raise ConfigError(f"--run {run} needs --data: it was trained on no data of ours")
-        return load_annotations(data, split), load_segmenter(run), None, {"what": run, "run": run}
+        annotations = load_annotations(data, split, format=format)
+        return annotations, load_segmenter(run), None, {"what": run, "run": run}
     model, state = load_best(run, pick_device("auto"))
     cfg = config_from_dict(state["config"], run)
-    annotations = load_annotations(data or data_root(cfg.data), split)
+    format = format or ("" if data else cfg.data.format)
+    annotations = load_annotations(data or data_root(cfg.data), split, format=format)
     h, w = cfg.model.image_size
     what = f"epoch {state['epoch']} of {run}, seen at {h}x{w}"
     if not cfg.data.dev_fraction and Path(run).name != "last.pth":
         what += "; its epoch was chosen on val, so name the run's last.pth for figures to quote"
     return annotations, RVOSSegmenter(model), (h, w), {"what": what, "run": run}
+
+
+def scored(run: str, predictions: str, data: str, **how) -> tuple:
+    "What is to be scored: annotations, source of masks, frame size for the oracles, notes."
+    if bool(run) == bool(predictions):
+        raise ConfigError("expected either --run or --predictions, and not both")
+    load = _from_predictions if predictions else _from_run
+    return load(run or predictions, data, **how)
 
 # %% ../nbs/63_results.ipynb #b9700098
 _RESULTS = ("scores.csv", "table.txt", "breakdowns.csv", "bars.png", "over_time.png", "worst.jpg")
@@ -209,6 +220,7 @@ def report(
     predictions: str = "",  # a folder of masks, see `open_predictions`
     data: str = "",  # folder of the data; "": the data that the run was trained on
     split: str = "val",
+    format: str = "",  # of the data; "": told by what is there
     save_masks: bool = False,  # also write the masks, in both layouts, under out/masks
     overwrite: bool = False,  # replace the results of an earlier evaluation
     workers: int = 0,  # processes; 0: as many as pay
@@ -216,10 +228,9 @@ def report(
     "Score a run or predictions, print the table, write `_RESULTS` to `out`; returns the scores."
     out = Path(out).expanduser()
     with new_outputs(out, _RESULTS, overwrite, "results of an earlier evaluation") as new:
-        if bool(run) == bool(predictions):
-            raise ConfigError("expected either --run or --predictions, and not both")
-        load = _from_predictions if predictions else _from_run
-        annotations, segmenter, size, notes = load(run or predictions, data, split)
+        annotations, segmenter, size, notes = scored(
+            run, predictions, data, split=split, format=format
+        )
         scores = evaluate(
             annotations,
             segmenter,

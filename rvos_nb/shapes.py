@@ -19,7 +19,7 @@ from tqdm import tqdm
 # %% ../nbs/10_shapes.ipynb #729e4d61
 from .config import ConfigError, RVOSError
 from .layout import ANNOTATORS, already_made, move_into_place, write_clip, write_texts
-from .runtime import cache_dir, lock, write_text
+from .runtime import cache_dir, lock, make_folder, write_text
 from .scenes import HUES, OUTLINES, SPLIT_KINDS, Scene, draw_scene, paint
 
 # %% ../nbs/10_shapes.ipynb #1859c747
@@ -293,6 +293,7 @@ def make_shapes(
     root = Path(root).expanduser()
     if already_made(root, settings, "shapes"):
         return root
+    make_folder(root.parent, "the folder")
     tmp = root.parent / f".{root.name}.{uuid4().hex[:8]}.tmp"
     clips = [("train", i) for i in range(n_train)] + [("val", i) for i in range(n_val)]
     try:

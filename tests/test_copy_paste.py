@@ -393,7 +393,7 @@ def test_a_broken_frame_is_named_and_nothing_is_left(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(train, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(RVOSError, match="file.out: cannot be written"):
+    with pytest.raises(RVOSError, match="file: cannot be written"):
         made_of(train, tmp_path / "file" / "out", 2)
 
 

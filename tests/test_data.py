@@ -74,7 +74,7 @@ def test_masks_are_ids_never_colours(tmp_path):
     void.putpalette(davis_palette())
     void.save(tmp_path / "v.png")
     assert read_mask(tmp_path / "v.png").tolist() == [[0, 1], [2, 255]]
-    Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "c.png")
     with pytest.raises(RVOSError, match="c.png.*RGB.*palette"):
         read_mask(tmp_path / "c.png")
 

@@ -10,7 +10,6 @@ from rvos_nb.config import ConfigError, RVOSError
 from rvos_nb.data import Annotations, IdMasks, Problems
 from rvos_nb.datasets import (
     DATASETS,
-    DAVIS_2017,
     Reader,
     hold_out,
     known_splits,
@@ -18,7 +17,7 @@ from rvos_nb.datasets import (
     read_meta_expressions,
     read_text_annotations,
 )
-from rvos_nb.layout import ANNOTATORS
+from rvos_nb.layout import ANNOTATORS, DAVIS_2017
 from rvos_nb.shapes import make_shapes
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision
-from rvos_nb.feature_nodes import find_feature_nodes
+from rvos_nb.caches import find_feature_nodes
 from torchvision.models.feature_extraction import create_feature_extractor
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rectangles import BLUE, GREEN, RED, guest, still
 from rvos_nb.config import RVOSError
-from rvos_nb.pasting import _visible, paste_clip
+from rvos_nb.scenes import _visible, paste_clip
 
 
 def corner(T=8):
