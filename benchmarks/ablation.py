@@ -33,7 +33,7 @@ from rvos_nb.datasets import load_annotations
 from rvos_nb.evaluation import evaluate
 from rvos_nb.fit import Trainer
 from rvos_nb.loaders import load_splits
-from rvos_nb.runtime import cache_dir, lock, resumable, write_text
+from rvos_nb.runtime import cache_dir, lock, write_text
 from rvos_nb.segmenter import RVOSSegmenter
 
 HEAD = "report's head on cached features"
@@ -185,7 +185,7 @@ def train_row(row: str, cfg: Config, out: Path, minutes: float) -> tuple[Config,
             knobs = dict(val_every=10_000)
         write_text(note, json.dumps({"cached": cached, "knobs": knobs}))
     known = json.loads(note.read_text())
-    cfg = cfg.replace(**known["knobs"], out=str(out), resume=bool(resumable(out)))
+    cfg = cfg.replace(**known["knobs"], out=str(out))
     trainer = Trainer(cfg)
     trainer.begin_run()
     trainer.train_epochs()

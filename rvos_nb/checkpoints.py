@@ -6,21 +6,31 @@
 __all__ = ['save_checkpoint', 'load_checkpoint', 'load_best', 'export_model']
 
 # %% ../nbs/41_checkpoints.ipynb #067a9c3a
-import json, shutil
-from dataclasses import asdict, replace
+import json, math, re, shutil
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 # %% ../nbs/41_checkpoints.ipynb #055df826
+import pandas as pd
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 # %% ../nbs/41_checkpoints.ipynb #3761c6ba
-from .config import Config, RVOSError, config_from_dict
+from .config import Config, DataConfig, RVOSError, config_from_dict
+from .copy_paste import fingerprint
+from .data import Problems
+from .datasets import load_annotations
 from .encoders import TransformersBackbone
+from .hub import fetch_run, is_hub_id
+from .loaders import data_root
 from .model import RVOSModel
-from .runtime import atomic_file, backup_path, read_tensors
+from .runtime import Run, atomic_file, backup_path, cache_dir, knob, make_folder
+from .runtime import mount_drive, pick_device, read_tensors, resumable, same_again, setup_run
+from .training import History
 
 # %% ../nbs/41_checkpoints.ipynb #62121e56
 def save_checkpoint(
@@ -40,7 +50,7 @@ def save_checkpoint(
     except (OSError, RuntimeError) as e:  # torch's own writer raises the second
         raise RVOSError(
             f"{path}: cannot be written ({str(e).splitlines()[0][:120]}); is the disk full? What "
-            "was there before is still there: make room and resume with --resume"
+            f"was there before is still there: make room, and {same_again()} goes on"
         ) from None
 
 # %% ../nbs/41_checkpoints.ipynb #1bc28647
@@ -75,8 +85,9 @@ def _read_safetensors(path: str | Path, device: torch.device | str) -> dict:
 
 # %% ../nbs/41_checkpoints.ipynb #6d929a09
 def find_checkpoint(run: str | Path, name: str = "best_model.pth") -> Path:
-    "The file that `run` names: itself, or a folder's `name`, else its last.pth; else `RVOSError`."
-    run = Path(run).expanduser()
+    "The file that `run` names: itself, a folder's `name` or last.pth, a hub model's; `RVOSError`."
+    mount_drive(run)
+    run = fetch_run(str(run)) if is_hub_id(run) else Path(run).expanduser()
     best, last = run / name, run / "last.pth"
     for path in (run, best, backup_path(best), run / "model.safetensors", last, backup_path(last)):
         if path.is_file():
@@ -118,6 +129,13 @@ def load_weights(model: RVOSModel, weights: dict, wrong: str) -> None:
         raise RVOSError(f"{wrong}: {str(e).splitlines()[1].strip()[:160]}") from None
 
 
+def load_init_weights(model: RVOSModel, run: str) -> None:
+    "Give `model` the weights of another run, for fine-tuning; `RVOSError` where they do not fit."
+    path = find_checkpoint(run)
+    wrong = f"{knob('init_from', str(path))}: those weights do not fit this config"
+    load_weights(model, load_or_backup(path)["model"], wrong)
+
+
 def build_from_checkpoint(
     state: dict,  # from `load_checkpoint`
     folder: Path,  # where the files of `save_parts` lie
@@ -144,8 +162,9 @@ def load_best(run: str | Path, device: torch.device | str = "cpu") -> tuple[RVOS
 
 # %% ../nbs/41_checkpoints.ipynb #b0a319b5
 _ANSWERS = {"single_object", "component_ratio"}
-_WHERE = {"out", "resume", "max_minutes", "checkpoint_minutes", "skip_bad", "device", "workers"}
-_MAY_DIFFER = _ANSWERS | _WHERE | {"init_from", "epochs", "patience", "name"}
+_WHERE = {"out", "runs", "max_minutes", "checkpoint_minutes", "skip_bad", "device", "workers"}
+_WHERE |= {"tracker"}
+_MAY_DIFFER = _ANSWERS | {"root", "epochs", "patience", "name"}
 
 
 def result_knobs(cfg: Config) -> dict:
@@ -154,24 +173,157 @@ def result_knobs(cfg: Config) -> dict:
     return {knob: v for knob, v in knobs.items() if knob not in _WHERE}
 
 
-def check_resumable(state: dict, cfg: Config) -> None:
-    "`RVOSError` for the first knob in which a checkpoint and its resumption differ and must not."
-    before = result_knobs(config_from_dict(state["config"], "last.pth"))
-    after = result_knobs(cfg)
-    for knob in before:
-        if before[knob] != after[knob] and knob not in _MAY_DIFFER:
-            raise RVOSError(
-                f"--resume: {knob} was {before[knob]!r} in {cfg.run.out} and is {after[knob]!r} "
-                "now; resume with the same settings, or start a new run from it with "
-                f"--init-from {cfg.run.out}"
-            )
+def _differing(before: Config, now: Config, but: set[str]) -> list[tuple]:
+    "(knob, value before, value now) of the knobs that differ, without those in `but`."
+    before, now = result_knobs(before), result_knobs(now)
+    return [(k, before[k], now[k]) for k in now if k not in but and before[k] != now[k]]
+
+# %% ../nbs/41_checkpoints.ipynb #fe325666
+def data_fingerprint(data: DataConfig) -> str:
+    "What the data of a Config is, wherever it lies; `RVOSError` where there is none."
+    root = data_root(data)
+    splits = [load_annotations(root, s, Problems(strict=False)) for s in ("train", "val")]
+    return " ".join(fingerprint(split, strict=False) for split in splits)
+
+
+def check_same_run(state: dict, cfg: Config, data: str, processes: int) -> None:
+    "`RVOSError` where a checkpoint's run is not that of `cfg`, the fingerprint and the processes."
+    before, out = config_from_dict(state["config"], f"last.pth in {cfg.run.out}"), cfg.run.out
+    wrong = [f"{k} was {a!r} and is {b!r} now" for k, a, b in _differing(before, cfg, _MAY_DIFFER)]
+    if state.get("data") != data:
+        roots = [c.data.root or "the talking shapes" for c in (before, cfg)]
+        wrong.append("its data ({}) had other files or expressions than {}".format(*roots))
+    if (started := state.get("processes", 1)) != processes:
+        wrong.append(f"processes was {started} and is {processes} now")
+    if wrong:
+        raise RVOSError(
+            f"{out} holds another run: {wrong[0]}. Go on with it as it was started; or name "
+            f"another folder with {knob('out')}, where a new run can start from its weights with "
+            f"{knob('init_from', out)}"
+        )
+
+# %% ../nbs/41_checkpoints.ipynb #dd771f0b
+def run_folder(cfg: Config, data: str) -> Path:
+    "The folder that `cfg` names; else that of its own run in `cfg.run.runs`, or a new one there."
+    mount_drive(cfg.run.out, cfg.run.runs)
+    if cfg.run.out:
+        return Path(cfg.run.out).expanduser()
+    runs = Path(cfg.run.runs).expanduser()
+    for path in sorted(runs.glob("*/config.json"), key=lambda p: p.stat().st_mtime, reverse=True):
+        if _is_run_of(path, cfg, data):
+            return path.parent
+    root = Path(cfg.data.root).expanduser().resolve().name if cfg.data.root else "shapes"
+    of = re.sub(r"[^\w.-]+", "_", f"{cfg.run.name}-{root}")
+    new = runs / f"{of}-{datetime.now():%Y%m%d-%H%M%S}"
+    while new.exists():  # two runs in one second
+        new = new.with_name(f"{new.name}-2")
+    return new
+
+
+def _is_run_of(config: Path, cfg: Config, data: str) -> bool:
+    "Does the folder of a config.json hold the run of `cfg` and of the fingerprint `data`?"
+    try:
+        before = config_from_dict(json.loads(config.read_text("utf-8")))
+    except (OSError, ValueError):  # ConfigError is one
+        return False
+    if _differing(before, cfg, {"root", "name"}):
+        return False
+    if not resumable(config.parent):  # it ended before its first checkpoint
+        return before.data.root == cfg.data.root
+    return load_or_backup(config.parent / "last.pth").get("data") == data
+
+# %% ../nbs/41_checkpoints.ipynb #cdf11ab1
+@dataclass
+class TakenRun:
+    "A run whose folder this process holds."
+
+    cfg: Config  # with the folder in `out`
+    run: Run
+    data: str  # fingerprint
+    last: dict | None  # the state to go on with
+    lock: FileLock
+
+    def release(self) -> None:
+        "Let go of the folder; it goes where nothing was written, as after a start that failed."
+        self.lock.release()
+        if [p.name for p in self.run.folder.iterdir()] == ["run.lock"]:
+            shutil.rmtree(self.run.folder)
+
+
+def last_state(folder: Path) -> dict | None:
+    "The state that a run folder holds, or None."
+    return load_or_backup(folder / "last.pth") if resumable(folder) else None
+
+
+def is_finished(last: dict | None, cfg: Config) -> bool:
+    "Has the run of this state trained all epochs of `cfg`, or stopped early?"
+    if last is None or last["epoch_state"]:
+        return False
+    epochs = last["epoch"] >= cfg.optim.epochs
+    return epochs or History(last["history"]).no_better(cfg.run.patience)
+
+
+def describe_state(last: dict, cfg: Config, run: Run) -> str:
+    "For the log: how far a run is that goes on, and what changes from here on."
+    before, epochs = last["config"]["optim"]["epochs"], cfg.optim.epochs
+    text = f"going on with {run.out}: {last['epoch']} of {epochs} epochs are done"
+    if within := last["epoch_state"]:
+        text += f", and {within['batches']} batches of the next"
+    elif is_finished(last, cfg):
+        text += f", it is finished; another run needs another {knob('out')}"
+    if before != epochs:
+        text += f"; epochs was {before}: the schedule is that of {epochs} from here on"
+    if last["precision"] != run.precision:
+        text += f"; it began in {last['precision']} and goes on in {run.precision}"
+    return text
+
+
+def take_run(cfg: Config, processes: int = 1) -> TakenRun:
+    "Find and hold the folder of the run of `cfg`; `RVOSError` for all that would be refused later."
+    pick_device(cfg.run.device)
+    make_folder(cache_dir(), "RVOS_HOME")
+    mount_drive(cfg.data.root, cfg.run.out or cfg.run.runs, cfg.run.init_from)
+    if cfg.run.init_from:  # the same one, from wherever the command is repeated
+        cfg = cfg.replace(init_from=str(find_checkpoint(cfg.run.init_from).absolute()))
+    data = data_fingerprint(cfg.data)
+    cfg = cfg.replace(out=str(run_folder(cfg, data)))
+    run = setup_run(cfg.run)
+    lock = run.take()
+    try:
+        for litter in run.folder.glob(".*.tmp"):
+            litter.unlink()
+        last = last_state(run.folder)
+        if last:
+            check_same_run(last, cfg, data, processes)
+    except BaseException:
+        lock.release()
+        raise
+    return TakenRun(cfg, run, data, last=last, lock=lock)
+
+# %% ../nbs/41_checkpoints.ipynb #ef377e89
+@dataclass
+class RunResult:
+    "What `fit` returns: the run's folder, its history (a row an epoch), and its best epoch."
+
+    folder: Path
+    history: pd.DataFrame
+    best_epoch: int = 0
+    best_iou: float = math.nan  # of best_model.pth, loaded and validated again
+    selector: str = "val"  # the split that chose it
+    main: bool = True  # False in the other processes of a distributed run
 
 # %% ../nbs/41_checkpoints.ipynb #3464ee08
-def export_model(run: str | Path, folder: str | Path) -> Path:
-    "Write the best model of `run` to `folder`/model.safetensors; `load_best(folder)` reads it."
+def export_model(
+    run: str | Path,  # run folder or checkpoint
+    folder: str | Path,  # its model.safetensors is written, which `load_best(folder)` reads
+    cfg: Config | None = None,  # goes along instead of the run's own, which names its folders
+) -> Path:  # the file
+    "Write the best model of `run` as a file that holds numbers and text only."
     source = find_checkpoint(run)
     folder = Path(folder)
     state = load_checkpoint(source)
+    if cfg:
+        state["config"] = asdict(cfg)
     about = {key: json.dumps(state[key]) for key in ("config", "epoch", "metrics")}
     weights = {key: w.clone().contiguous() for key, w in state["model"].items()}
     with atomic_file(folder / "model.safetensors") as tmp:

@@ -18,6 +18,9 @@ import tyro
 class RVOSError(Exception):
     "A file, a folder or a run is not as it should be; the message says what to do."
 
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(RVOSError, ValueError):
     "A knob of `Config` has a value that it cannot have."
@@ -95,6 +98,7 @@ class DataConfig(_Group):
     "Which data a run sees, and how an epoch draws clips from it."
 
     root: Annotated[str, tyro.conf.arg(name="data")] = ""  # folder of the data; "": talking shapes
+    format: str = ""  # of the data, such as mevis or labelme; "": told by what is there
     skip_bad: bool = False  # leave videos with broken files out; otherwise a run stops at the first
     split_kind: Literal["attribute", "all"] = (
         "attribute"  # talking shapes: looks only, or all kinds
@@ -224,9 +228,9 @@ class RunConfig(_Group):
     "Where a run lives, how long it takes, and on what machine; see 42_fit."
 
     name: str = "demo"  # the preset that this began from; also names the run folder
-    out: str = ""  # run folder; "": runs/<name>-<date>-<time>, so that no run overwrites another
+    out: str = ""  # run folder; "": the one in `runs` with the same settings and data, or a new one
+    runs: str = "runs"  # where new run folders go, named <name>-<data>-<date>-<time>
     init_from: str = ""  # run folder or checkpoint whose weights this run starts from (fine-tuning)
-    resume: bool = False  # go on from last.pth in `out`
     val_every: int = 2  # epochs between validations
     patience: int = 0  # validations without a better IoU before training stops; 0: never
     max_minutes: float = 3.0  # stop cleanly after this long, everything saved; 0: no limit
@@ -237,6 +241,9 @@ class RunConfig(_Group):
         "auto"  # auto: bf16 from Ampere on; CPU: fp32
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    tracker: Literal["none", "tensorboard", "wandb"] = (
+        "none"  # shows each epoch's row elsewhere too; see 40_training
+    )
     seed: int = 0
 
 # %% ../nbs/00_config.ipynb #2b6b1110

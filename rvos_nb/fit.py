@@ -6,13 +6,11 @@
 __all__ = ['Trainer', 'fit', 'demo_run']
 
 # %% ../nbs/42_fit.ipynb #f8dd5f33
-import hashlib, json, math, os, threading, time
-from dataclasses import dataclass
+import hashlib, math, os, threading, time
 from pathlib import Path
 from typing import NamedTuple
 
 # %% ../nbs/42_fit.ipynb #d0b48f0f
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -20,81 +18,78 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/42_fit.ipynb #0105aaed
 from .caches import FeatureCache
-from .checkpoints import check_resumable, find_checkpoint, load_best, load_or_backup
-from .checkpoints import load_weights, result_knobs, save_checkpoint, save_parts
-from .config import Config, RVOSError, config_to_json
+from .checkpoints import RunResult, describe_state, find_checkpoint, is_finished
+from .checkpoints import last_state, load_best, load_init_weights, load_or_backup
+from .checkpoints import save_checkpoint, save_parts, take_run
+from .config import Config, RVOSError, config_from_dict, config_to_json
+from .data import Annotations
 from .draw import figure_to_image, plot_curves, save_image
 from .loaders import load_splits, make_loader
 from .loss import RVOSLoss
 from .model import RVOSModel
-from .runtime import cache_dir, defer_sigint, describe_machine, lock, lock_run
-from .runtime import resumable, setup_run, write_text
+from .runtime import cache_dir, defer_sigint, describe_machine, knob, lock
+from .runtime import resumable, same_again, setup_run, write_text
 from .training import Diverged, EpochState, History, make_optimizer, make_scheduler
-from .training import top_epochs, train_one_epoch, validate
+from .training import memory_advice, top_epochs, track, tracker_options
+from .training import train_one_epoch, validate
 
 # %% ../nbs/42_fit.ipynb #cd25c9d3
-_MEMORY_KNOBS = ("batch_size", "clip_len", "image_size", "val_window", "hidden_dim")
-
-
-def _memory_advice(cfg: Config, out: Path) -> str:
-    "What to tell somebody whose GPU is too small for `cfg`."
-    knobs = result_knobs(cfg)
-    smaller = ", ".join(f"{k} = {knobs[k]}" for k in _MEMORY_KNOBS)
-    return (
-        f"CUDA is out of memory. Make one of these smaller: {smaller}; half the batch_size with "
-        f"twice the grad_accum_steps = {knobs['grad_accum_steps']} trains alike. precision = "
-        f"{knobs['precision']!r}: 'bf16' or 'fp16' take half of 'fp32'. A run with other values "
-        f"can start from this one's weights: --init-from {out} --out ANOTHER"
-    )
-
-# %% ../nbs/42_fit.ipynb #bc7a5f6a
 class _Setup:
     "What a run is made of, built from a `Config`."
 
     def __init__(self, cfg: Config):
-        rank = int(os.environ.get("RANK", "0"))  # launchers set it: the number of this process
-        run = setup_run(cfg.run, main=rank == 0)
-        self.accelerator = Accelerator(
-            mixed_precision="no" if run.precision == "fp32" else run.precision,
-            cpu=run.device.type == "cpu",
-            gradient_accumulation_steps=cfg.optim.grad_accum_steps,
-        )
-        self.device = self.accelerator.device
-        self.main = self.accelerator.is_main_process
-        self.processes = self.accelerator.num_processes
-        self.run = broadcast_object_list([run])[0]  # a folder named after the time: the main one's
-        self.cfg = cfg.replace(out=str(self.run.out))
-        self.lock = lock_run(self.run.folder) if self.main else None
+        self.taken = None
         try:
-            self._remove_litter()
-            self._load_data()
-            self._build(self.cfg)
+            self._take_folder(cfg)
+            if not self.finished:
+                self._load_data()
+                self._build(self.cfg)
         except BaseException:
             self.close()  # or the folder stays locked as long as somebody looks at the traceback
             raise
 
-    def _remove_litter(self) -> None:
-        if self.main:
-            for litter in self.run.folder.glob(".*.tmp"):  # of a run killed while it was writing
-                litter.unlink()
-        self.accelerator.wait_for_everyone()
+    def _take_folder(self, cfg: Config) -> None:
+        main = os.environ.get("RANK", "0") == "0"  # launchers set it: the number of this process
+        data = None
+        run = None if main else setup_run(cfg.run)
+        if main:
+            self.taken = take_run(cfg, processes=int(os.environ.get("WORLD_SIZE", "1")))
+            cfg, run, data = self.taken.cfg, self.taken.run, self.taken.data
+        self.accelerator = Accelerator(
+            mixed_precision="no" if run.precision == "fp32" else run.precision,
+            cpu=run.device.type == "cpu",
+            gradient_accumulation_steps=cfg.optim.grad_accum_steps,
+            **tracker_options(cfg.run.tracker, run.folder),
+        )
+        self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
+        self.processes = self.accelerator.num_processes
+        self.cfg, self.run, self.data = broadcast_object_list([cfg, run, data])  # the main one's
+        self.last = self.taken.last if main else last_state(self.run.folder)
+        if main:
+            self.taken.last = None  # it is as large as the model
+        if self.last:
+            self.log(describe_state(self.last, self.cfg, self.run))
+        self.finished = is_finished(self.last, self.cfg)  # then nothing is built
+        self.selector = "dev" if self.cfg.data.dev_fraction else "val"  # chooses best_model.pth
 
     def _load_data(self) -> None:
-        self.splits = load_splits(self.cfg)  # first: what is wrong with the data is said at once
-        self.model = RVOSModel(self.cfg.model)
-        self.selector = "dev" if "dev" in self.splits else "val"  # chooses best_model.pth
+        self.model = RVOSModel(self.cfg.model)  # first: what cannot be downloaded is said at once
+        self.tokenizer = self.model.tokenizer
+        self.splits = load_splits(self.cfg)
         self.train_loader = self._loader("train", train=True, processes=self.processes)
         self.select_loader = self._loader(self.selector, train=False)
 
     def _loader(self, split: str, **how):
-        tokenizer = self.model.tokenizer
-        return make_loader(self.splits[split], self.cfg, tokenizer, device=self.device, **how)
+        how["device"] = self.device
+        return make_loader(self.splits[split], self.cfg, self.tokenizer, **how)
 
     def _build(self, cfg: Config) -> None:
         self.loss_fn = RVOSLoss(cfg.loss)
         optimizer = make_optimizer(self.model, cfg.optim)
         batches_a_step = self.processes * cfg.optim.grad_accum_steps
-        steps = cfg.optim.epochs * math.ceil(len(self.train_loader) / batches_a_step)
+        batches = len(self.train_loader)
+        self.batches = math.ceil(batches / self.processes)  # of an epoch, in each process
+        steps = cfg.optim.epochs * math.ceil(batches / batches_a_step)
         self.scheduler = make_scheduler(optimizer, cfg.optim, steps)
         prepared = self.accelerator.prepare(self.model, optimizer, self.train_loader.loader)
         self.model, self.optimizer, self.train_loader.loader = prepared
@@ -111,8 +106,8 @@ class _Setup:
 
     def close(self) -> None:
         "Let go of the folder."
-        if self.lock:
-            self.lock.release()
+        if self.taken:
+            self.taken.release()
 
 # %% ../nbs/42_fit.ipynb #4538865b
 class _Resumable(_Setup):
@@ -120,42 +115,30 @@ class _Resumable(_Setup):
 
     def __init__(self, cfg: Config):
         super().__init__(cfg)
-        self.history = History()
-        self.epoch = 0  # epochs that are done
+        self.history = History(self.last["history"] if self.last else ())
+        self.epoch = self.last["epoch"] if self.last else 0  # epochs that are done
         self.state = None  # EpochState within an epoch
         self.saved = time.monotonic()  # when last.pth was written, and the batches that it holds
         self.saved_batches = None
 
-    def load_init_weights(self, run: str) -> None:
-        "The weights of another run, for fine-tuning; `RVOSError` where they do not fit."
-        path = find_checkpoint(run)
-        wrong = f"--init-from {path}: those weights do not fit this config"
-        load_weights(self.bare_model, load_or_backup(path)["model"], wrong)
-
-    def resume(self) -> None:
-        "Be where the folder's last.pth stands; `RVOSError` if its settings were others."
-        state = load_or_backup(self.run.folder / "last.pth")
-        check_resumable(state, self.cfg)
+    def resume(self, last: dict) -> None:
+        "Be where the folder's last.pth stands; `RVOSError` where it does not fit its own config."
         try:
-            self._take_over(state)
+            self._take_over(last)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as e:
-            raise RVOSError(
-                f"--resume: last.pth in {self.run.out} does not fit its own config "
-                f"({type(e).__name__}: {str(e)[:160]})"
-            ) from None
+            why = f"({type(e).__name__}: {str(e)[:160]})"
+            raise RVOSError(f"{self.run.out}/last.pth does not fit its own config {why}") from None
 
     def _take_over(self, state: dict) -> None:
         self.bare_model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        if self.accelerator.scaler is not None:
+        if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.history = History(state["history"])
-        self.epoch = state["epoch"]
         within = state["epoch_state"]
         self.state = EpochState(self.model, **within) if within else None
 
-    def save(self, name: str) -> None:
+    def save(self, name: str, metrics: dict | None = None) -> None:
         "Write a checkpoint, between epochs or within one; all processes must call it together."
         within = self.state.as_dict(self.accelerator) if self.state else None
         scaler = self.accelerator.scaler
@@ -165,38 +148,43 @@ class _Resumable(_Setup):
                 self.bare_model,
                 self.cfg,
                 epoch=self.epoch,
-                metrics=self.history[-1] if self.history else {},
+                metrics=metrics or (self.history[-1] if self.history else {}),
                 history=list(self.history),
                 epoch_state=within,
                 optimizer=self.optimizer.state_dict(),
                 scheduler=self.scheduler.state_dict(),
                 scaler=scaler.state_dict() if scaler is not None else None,
+                data=self.data,
+                processes=self.processes,
+                precision=self.run.precision,
             )
+
+    def save_last(self) -> None:
+        "Write history.csv and last.pth, and copy to the Drive what has changed."
+        if self.main:
+            write_text(self.run.folder / "history.csv", self.history.table().to_csv(index=False))
+        self.save("last.pth")
+        self.copy_to_drive()
         self.saved = time.monotonic()
         self.saved_batches = self.state.batches if self.state else None
 
     def save_on_exit(self) -> str:
-        "Write last.pth if there is a whole state that it does not hold yet; says how to resume."
+        "Write last.pth if there is a whole state that it does not hold yet; says how to go on."
         state = self.state
         whole = state is not None and not state.stepping and self.processes == 1
         if whole and state.batches != self.saved_batches:
             state.restore_buffers()
-            self.save("last.pth")
-        self._copy_to_drive()
+            self.save_last()
         if self.main and not resumable(self.run.folder):
             return "nothing was trained yet, so nothing is saved"
         where = f"after epoch {self.epoch}"
         if self.saved_batches:
             where = f"in epoch {self.epoch + 1}, after batch {self.saved_batches}"
-        return f"last.pth holds the state {where}; {_how_to_resume(self.run.out)}"
+        return f"{self.run.out} holds the state {where}; {same_again()} goes on there"
 
-    def _copy_to_drive(self) -> bool:
+    def copy_to_drive(self) -> bool:
         "True where the run is on a Drive and the Drive now has everything."
         return bool(self.main and self.run.mirror and self.run.mirror.copy())
-
-
-def _how_to_resume(out: Path) -> str:
-    return f"resume with the same command and: --resume --out {out}"
 
 # %% ../nbs/42_fit.ipynb #ee9708cd
 class _Signals(NamedTuple):
@@ -222,10 +210,11 @@ class Trainer(_Resumable):
 
     def begin_run(self) -> None:
         "Take over weights or state where the Config says so; write what stays the same."
-        if self.cfg.run.resume:
-            self.resume()
+        if self.last:
+            self.resume(self.last)
+            self.last = None
         elif self.cfg.run.init_from:
-            self.load_init_weights(self.cfg.run.init_from)
+            load_init_weights(self.bare_model, self.cfg.run.init_from)
         if self.cfg.data.feature_cache:  # of the weights just taken over
             model = self.bare_model.eval()
             data = self.train_loader.dataset
@@ -257,13 +246,13 @@ class Trainer(_Resumable):
             return False
         save, interrupted, late = self.poll_signals()
         if save or interrupted:
-            self.save("last.pth")
+            self.save_last()
         if interrupted:
             raise KeyboardInterrupt
         return late
 
     def run_epoch(self) -> dict:
-        "Train an epoch, or the rest of one, validate where it is due, close it; its row."
+        "Train an epoch, or its rest, validate where it is due, close it; its row. {}: time is up."
         cuda = self.device.type == "cuda"
         number = self.epoch + 1
         if self.state is None:
@@ -275,8 +264,11 @@ class Trainer(_Resumable):
         if cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
         row |= self._train()
+        if self.state.batches < self.batches:  # the next start trains its rest
+            self.save_last()
+            return {}
         last = number == self.cfg.optim.epochs
-        if last or number % self.cfg.run.val_every == 0 or self.poll_signals().late:
+        if last or number % self.cfg.run.val_every == 0:
             model = self.bare_model
             row |= validate(model, self.select_loader, self.loss_fn, self.accelerator)
         if cuda:
@@ -300,22 +292,27 @@ class Trainer(_Resumable):
         )
 
     def close_epoch(self, row: dict) -> None:
-        "Count an epoch as done: best_model.pth if it is the best, history.csv, last.pth, Drive."
+        "Count an epoch as done: best_model.pth if it is the best, then `save_last`."
         if self.cfg.optim.schedule == "restarts":
             self.scheduler.step()
-        best = row["val_iou"] is not None and row["val_iou"] > max(
-            self.history.val_ious, default=-1.0
-        )
+        so_far = max(self.history.val_ious, default=-1.0)
+        best = row["val_iou"] is not None and row["val_iou"] > so_far
         self.bad = self.state.bad
         self.state = None
         self.epoch += 1
         self.history.append(row)
+        track(self.accelerator, self.cfg, row)
         if best:
             self.save("best_model.pth")
-        if self.main:
-            write_text(self.run.folder / "history.csv", self.history.table().to_csv(index=False))
-        self.save("last.pth")
-        self._copy_to_drive()
+        self.save_last()
+
+    def leave_model(self) -> None:
+        "Where time is up before the first validation: validate, for a best_model.pth to use."
+        if self.history.val_ious:
+            return
+        scores = validate(self.bare_model, self.select_loader, self.loss_fn, self.accelerator)
+        self.save("best_model.pth", {"epoch": self.epoch + bool(self.state), **scores})
+        self.copy_to_drive()
 
     def train_epochs(self) -> None:
         "Epochs until all are done, nothing gets better, time is up, or somebody interrupts."
@@ -328,15 +325,16 @@ class Trainer(_Resumable):
                 better = f"without a better {self.selector} IoU"
                 self.log(f"stopped early: {patience} validations {better}")
                 break
-            self.run_epoch()
-            self.log(self.history.last_line(self.selector))
-            bar.update()
+            if self.run_epoch():
+                self.log(self.history.last_line(self.selector))
+                bar.update()
             _, interrupted, late = self.poll_signals()
             if interrupted:
                 raise KeyboardInterrupt
             if late and self.epoch < epochs:
+                self.leave_model()
                 minutes = f"stopped after {self.cfg.run.max_minutes:g} minutes"
-                self.log(f"{minutes}; {_how_to_resume(self.run.out)}")
+                self.log(f"{minutes}; {self.save_on_exit()}")
                 break
         bar.close()
 
@@ -346,45 +344,36 @@ class Trainer(_Resumable):
         if not self.main:
             return RunResult(self.run.out, history, selector=self.selector, main=False)
         best, state = load_best(self.run.folder, self.device)
-        checked = validate(best, self.select_loader, self.loss_fn)
+        iou, epoch = state["metrics"]["val_iou"], state["metrics"]["epoch"]
+        if not self.finished:
+            iou = validate(best, self.select_loader, self.loss_fn)["val_iou"]
         by = " (chosen on val: the report's protocol)" if self.selector == "val" else ""
-        iou = checked["val_iou"]
-        print(f"best {self.selector} IoU {iou:.4f} at epoch {state['epoch']}{by}")
-        for column in ("train_iou", "val_iou"):
+        print(f"best {self.selector} IoU {iou:.4f} at epoch {epoch}{by}")
+        for column in ("train_iou", "val_iou") if self.history.val_ious else ():
             print(f"\ntop epochs by {column}\n{top_epochs(history, column).to_string(index=False)}")
         save_image(self.run.folder / "curves.png", figure_to_image(plot_curves(history)))
-        folder = self.run.out if self._copy_to_drive() else self.run.folder
-        return RunResult(folder, history, state["epoch"], iou, selector=self.selector)
-
-# %% ../nbs/42_fit.ipynb #ecba9ba6
-@dataclass
-class RunResult:
-    "What `fit` leaves: the run's folder, its history (a row an epoch), and its best epoch."
-
-    folder: Path
-    history: pd.DataFrame
-    best_epoch: int = 0
-    best_iou: float = math.nan  # of best_model.pth, loaded and validated again
-    selector: str = "val"  # the split that chose it
-    main: bool = True  # False in the other processes of a distributed run
+        folder = self.run.out if self.copy_to_drive() else self.run.folder
+        return RunResult(folder, history, epoch, iou, selector=self.selector)
 
 # %% ../nbs/42_fit.ipynb #f7e78fb1
 def fit(cfg: Config) -> RunResult:
     "Train as `cfg` says, into a run folder; `RVOSError` for anything that a person must mend."
     trainer = Trainer(cfg)
     try:
-        trainer.begin_run()
-        with defer_sigint() as trainer.interrupted:
-            trainer.train_epochs()
+        if not trainer.finished:
+            trainer.begin_run()
+            with defer_sigint() as trainer.interrupted:
+                trainer.train_epochs()
         return trainer.finish()
     except KeyboardInterrupt:
         trainer.log(f"interrupted; {trainer.save_on_exit()}")
         raise
     except torch.OutOfMemoryError:
-        advice = _memory_advice(trainer.cfg, trainer.run.out)
-        raise RVOSError(f"{advice}. Here, {trainer.save_on_exit()}") from None
+        other = f"{knob('init_from', str(trainer.run.out))} and another {knob('out')}"
+        advice = f"{memory_advice(trainer.cfg)}. A run with other values starts from this one's"
+        raise RVOSError(f"{advice} weights with {other}. {trainer.save_on_exit()}") from None
     except Diverged as e:
-        advice = f"a lower lr than {cfg.optim.lr:g} may help"
+        advice = f"a lower lr than {cfg.optim.lr:g} may help, in a run with another {knob('out')}"
         raise RVOSError(f"{e}; {advice}. {trainer.save_on_exit()}") from None
     finally:
         trainer.close()
@@ -394,11 +383,19 @@ def demo_run(run: str | Path = "") -> Path:
     "The folder of a trained run: `run` if named, else the demo preset's, trained on first use."
     if run:
         return find_checkpoint(run).parent
-    cfg = Config.preset("demo")
-    key = hashlib.sha256(json.dumps(result_knobs(cfg)).encode()).hexdigest()[:8]
+    cfg = Config.preset("demo", max_minutes=0.0)
+    with torch.device("meta"):  # names and shapes: a run of an older version would not fit
+        weights = {k: w.shape for k, w in RVOSModel(cfg.model).state_dict().items()}
+    key = hashlib.sha256(f"{config_to_json(cfg)} {weights}".encode()).hexdigest()[:8]
     folder = cache_dir() / "runs" / f"demo-{key}"
     with lock(folder):
         if not (folder / "curves.png").exists():  # the last file that a run writes
-            resume = bool(resumable(folder))
-            fit(cfg.replace(out=str(folder), max_minutes=0.0, resume=resume))
+            fit(cfg.replace(out=str(folder)))
     return folder
+
+# %% ../nbs/42_fit.ipynb #efd2ae5a
+def run_data(run: str | Path, split: str = "val") -> Annotations:
+    "The data that a run was trained with (`train`) or is judged by (`val`)."
+    path = find_checkpoint(run)
+    cfg = config_from_dict(load_or_backup(path)["config"], f"checkpoint in {path.parent}")
+    return load_splits(cfg)[split]

@@ -6,10 +6,10 @@
 __all__ = ['cache_dir', 'on_colab', 'pick_device', 'seed_everything']
 
 # %% ../nbs/01_runtime.ipynb #3dbbf957
-import contextlib, ctypes, hashlib, os, pickle, random, shutil, signal, struct, sys, threading, time
+import contextlib, ctypes, hashlib, os, pickle, random, shutil, signal, struct, sys, tempfile
+import threading, time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 # %% ../nbs/01_runtime.ipynb #336f7fc5
@@ -26,6 +26,39 @@ def cache_dir() -> Path:
     default = Path.home() / ".cache" / "rvos_nb"
     return Path(os.environ.get("RVOS_HOME") or default).expanduser()
 
+# %% ../nbs/01_runtime.ipynb #ce768f24
+def in_notebook() -> bool:
+    "True where a reader looks at cells: a shell of IPython with a kernel, as in Jupyter and Colab."
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")
+
+
+def knob(name: str, value: object = None) -> str:
+    "How a reader sets a knob here: `--init-from RUN` or, in a notebook, `init_from='RUN'`."
+    if in_notebook():
+        return f"`{name}`" if value is None else f"`{name}={value!r}`"
+    flag = "--data" if name == "root" else f"--{name.replace('_', '-')}"
+    return flag if value is None or value is True else f"{flag} {value}"
+
+
+def same_again() -> str:
+    "What a reader repeats: the same command, or the same cell."
+    return "the same cell" if in_notebook() else "the same command"
+
+# %% ../nbs/01_runtime.ipynb #bf50ff10
+def make_folder(folder: str | Path, name: str) -> Path:
+    "`folder`, made and writable; `RVOSError` that begins with `name` (such as --out) where not."
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise RVOSError(
+            f"{name} {folder}: cannot be written ({e.strerror or e}); name another folder"
+        ) from None
+    return folder
+
 # %% ../nbs/01_runtime.ipynb #6c3e807e
 DRIVE_MOUNT = "/content/drive"  # where Colab mounts Google Drive
 DRIVE_RUNS = f"{DRIVE_MOUNT}/MyDrive/RVOS_VR_Project/checkpoints"  # the report's folder there
@@ -34,6 +67,29 @@ DRIVE_RUNS = f"{DRIVE_MOUNT}/MyDrive/RVOS_VR_Project/checkpoints"  # the report'
 def on_colab() -> bool:
     "True on a Google Colab machine."
     return "google.colab" in sys.modules
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))
+
+# %% ../nbs/01_runtime.ipynb #58a30e86
+def mount_drive(*paths: str | Path) -> None:
+    "Mount Drive where one of `paths` lies there and it is not mounted; `RVOSError` if that fails."
+    wanted = [p for p in paths if str(p) and _absolute(p).is_relative_to(DRIVE_MOUNT)]
+    drive_folder = os.path.join(DRIVE_MOUNT, "MyDrive")
+    if not wanted or os.path.isdir(drive_folder):
+        return
+    try:
+        if on_colab():
+            from google.colab import drive
+
+            drive.mount(DRIVE_MOUNT)
+    finally:  # Colab has its own errors for a mount that is refused
+        if not os.path.isdir(drive_folder):
+            raise RVOSError(
+                f"{wanted[0]}: Google Drive is not mounted here; in Colab, run in a cell: "
+                f"from google.colab import drive; drive.mount({DRIVE_MOUNT!r})"
+            ) from None
 
 # %% ../nbs/01_runtime.ipynb #cf1d64ad
 def _sync_file(path: Path) -> None:
@@ -83,9 +139,13 @@ def atomic_file(path: str | Path, keep_backup: bool = False) -> Iterator[Path]:
 
 # %% ../nbs/01_runtime.ipynb #279d43a2
 def write_text(path: str | Path, text: str) -> None:
-    "Write `text` to `path` as UTF-8, whole or not at all."
-    with atomic_file(path) as tmp:
-        tmp.write_text(text, encoding="utf-8")
+    "Write `text` to `path` as UTF-8, whole or not at all; `RVOSError` where that cannot be done."
+    try:
+        with atomic_file(path) as tmp:
+            tmp.write_text(text, encoding="utf-8")
+    except OSError as e:
+        reason = f"cannot be written ({e.strerror or e}); is the disk full?"
+        raise RVOSError(f"{path}: {reason}") from None
 
 # %% ../nbs/01_runtime.ipynb #dcd81a54
 def _remove(path: Path) -> None:
@@ -104,13 +164,14 @@ def _swap_in(new: Path, out: Path, names: tuple[str, ...]) -> None:
 
 # %% ../nbs/01_runtime.ipynb #18ef0276
 def _check_outputs(out: Path, names: tuple[str, ...], overwrite: bool, what: str) -> None:
+    out_is = knob("out", str(out))
     if out.exists() and not out.is_dir():
-        raise RVOSError(f"--out {out}: is a file; name a folder")
+        raise RVOSError(f"{out_is}: is a file; name a folder")
     old = [name for name in names if os.path.lexists(out / name)]
     if old and not overwrite:
         raise RVOSError(
-            f"--out {out}: holds {what} ({old[0]}); name another folder, or replace what is there "
-            "with --overwrite"
+            f"{out_is}: holds {what} ({old[0]}); name another folder, or replace what is there "
+            f"with {knob('overwrite', True)}"
         )
 
 # %% ../nbs/01_runtime.ipynb #5aaa7b36
@@ -123,12 +184,13 @@ def new_outputs(
 ) -> Iterator[Path]:
     """Yield a temporary folder inside `out` whose `names` replace those of `out` at the end.
 
-    `RVOSError` where `out` is a file, or holds one of `names` without `overwrite`. An error
-    within leaves earlier results as they were.
+    `RVOSError` where `out` cannot be written, or holds one of `names` without `overwrite`. An
+    error within leaves earlier results as they were.
     """
+    mount_drive(out)
     out = Path(out).expanduser()
     _check_outputs(out, names, overwrite, what)
-    new = out / f".new-{os.getpid()}"
+    new = make_folder(out, knob("out")) / f".new-{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)  # of a dead process that had the same number
     new.mkdir(parents=True)
     try:
@@ -161,7 +223,8 @@ def read_tensors(path: str | Path, device: torch.device | str = "cpu"):
 def lock(path: str | Path, timeout: float = -1) -> FileLock:
     "A lock for one process at a time, kept in `path`.lock; waits `timeout` seconds, -1 for ever."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    ours = path.is_relative_to(cache_dir())
+    make_folder(path.parent, "RVOS_HOME" if ours else knob("out"))
     return FileLock(str(path) + ".lock", timeout=timeout)
 
 
@@ -173,7 +236,7 @@ def lock_run(folder: str | Path) -> FileLock:
     except Timeout:
         raise RVOSError(
             f"{folder}: another run is writing there; wait until it ends, or name another folder "
-            "with --out"
+            f"with {knob('out')}"
         ) from None
     return held
 
@@ -202,7 +265,7 @@ def defer_sigint() -> Iterator[threading.Event]:
 # %% ../nbs/01_runtime.ipynb #9a000fe5
 def on_mounted_drive(path: str | Path, mounts: str | Path = "/proc/mounts") -> bool:
     "True where `path` is on Colab's Drive or another fuse mount of the table `mounts`."
-    path = Path(os.path.abspath(Path(path).expanduser()))
+    path = _absolute(path)
     if path.is_relative_to(DRIVE_MOUNT):
         return True
     try:
@@ -218,7 +281,7 @@ def on_mounted_drive(path: str | Path, mounts: str | Path = "/proc/mounts") -> b
 
 # %% ../nbs/01_runtime.ipynb #70fab047
 def resumable(folder: str | Path) -> list[Path]:
-    "The checkpoints in `folder` that a run can resume from: last.pth, and the one before it."
+    "The checkpoints in `folder` that a run can go on from: last.pth, and the one before it."
     last = Path(folder) / "last.pth"
     return [path for path in (last, backup_path(last)) if path.exists()]
 
@@ -232,25 +295,27 @@ def _expect_folder(target: Path) -> None:
         raise FileNotFoundError(2, "the folder is gone")
 
 
-def _copy_changed(folder: Path, target: Path, copied: dict) -> None:
+def _copy_changed(folder: Path, target: Path, copied: dict, backups: bool = True) -> None:
+    "With `backups` the target makes its own; without, it gets those of `folder`."
     _expect_folder(target)
     for path in sorted(folder.rglob("*")):
-        if path.is_dir() or path.name.endswith((".tmp", ".lock")) or ".previous." in path.name:
+        ours = backups and ".previous." in path.name
+        if path.is_dir() or path.name.endswith((".tmp", ".lock")) or ours:
             continue
         now = (path.stat().st_size, path.stat().st_mtime_ns)
         if copied.get(path) == now:
             continue
         to = target / path.relative_to(folder)
-        with atomic_file(to, keep_backup=path.suffix == ".pth") as tmp:
+        with atomic_file(to, keep_backup=backups and path.suffix == ".pth") as tmp:
             shutil.copy2(path, tmp)
         copied[path] = now
 
 # %% ../nbs/01_runtime.ipynb #b39fda83
 class DriveSync:
-    "Keeps `target`, on a mounted Drive, like the local `folder`: `fetch` once, `copy` each epoch."
+    "Keeps `target`, on a mounted Drive, like the local `folder`: `fetch` once, `copy` each save."
 
     def __init__(self, target: str | Path):
-        self.target = Path(os.path.abspath(Path(target).expanduser()))
+        self.target = _absolute(target)
         code = hashlib.sha256(str(self.target).encode()).hexdigest()[:8]
         self.folder = cache_dir() / "runs" / f"{self.target.name}-{code}"
         self._copied = {}  # file -> (size, time) of what the target has
@@ -258,17 +323,15 @@ class DriveSync:
 
     def fetch(self) -> None:
         "Make both folders and take the target's run where it is newer; `RVOSError` where it fails."
+        make_folder(self.target, knob("out"))
+        make_folder(self.folder, "RVOS_HOME")
+        theirs = _newest_checkpoint(self.target)
+        if not theirs or _newest_checkpoint(self.folder) >= theirs - 2:  # Drive rounds its times
+            return
         try:
-            self.target.mkdir(parents=True, exist_ok=True)
-            theirs = _newest_checkpoint(self.target)
-            if theirs and _newest_checkpoint(self.folder) < theirs - 2:  # Drive rounds its times
-                with lock_run(self.folder):
-                    shutil.copytree(self.target, self.folder, dirs_exist_ok=True)
+            _copy_changed(self.target, self.folder, {}, backups=False)
         except OSError as e:
-            raise RVOSError(
-                f"--out {self.target}: {e.strerror or e}; is the Drive mounted, with space left?"
-            ) from None
-        self.folder.mkdir(parents=True, exist_ok=True)
+            raise RVOSError(f"{self.target}: cannot be copied here ({e.strerror or e})") from None
 
     def copy(self) -> bool:
         "Copy what has changed; False, and said once, where that fails."
@@ -278,7 +341,7 @@ class DriveSync:
             if not self._failing:
                 print(
                     f"cannot copy to {self.target} ({e.strerror or e}); training continues, "
-                    f"everything is safe in {self.folder}, the copy is tried again after each epoch"
+                    f"everything is safe in {self.folder}, the copy is tried again at each save"
                 )
             self._failing = True
             return False
@@ -347,11 +410,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 # %% ../nbs/01_runtime.ipynb #0e15eacd
-def run_folder(run: RunConfig) -> str:
-    "The folder that `run` names, or a new one named after preset and time."
-    return run.out or f"runs/{run.name}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
 @dataclass
 class Run:
     "What `setup_run` settled: the run's folder, device and number format."
@@ -363,40 +421,26 @@ class Run:
 
     @property
     def out(self) -> Path:
-        "The folder to name with --out to resume the run."
+        "The folder that a person names."
         return self.mirror.target if self.mirror else self.folder
 
-# %% ../nbs/01_runtime.ipynb #fd220421
-def _check_folder(run: Run, resume: bool) -> None:
-    holds = resumable(run.folder)
-    if holds and not resume:
-        raise RVOSError(
-            f"{run.out} already holds a run: resume it with --resume, or name another folder "
-            "with --out"
-        )
-    if resume and not holds:
-        raise RVOSError(
-            f"{run.out} holds no last.pth to resume from: name the run's folder with --out, or "
-            "leave --resume away"
-        )
+    def take(self) -> FileLock:
+        "Hold the folder for this process, with the Drive's state in it; `RVOSError` where not."
+        held = lock_run(self.folder)
+        try:
+            if self.mirror:
+                self.mirror.fetch()
+        except BaseException:
+            held.release()
+            raise
+        return held
 
-# %% ../nbs/01_runtime.ipynb #7c0d735a
-def setup_run(run: RunConfig, main: bool = True) -> Run:
-    """Settle memory options, device, precision, folder and seed of a run.
 
-    Of several processes only the `main` one makes the folder. `RVOSError` where the folder holds
-    another run, or holds none with `run.resume`.
-    """
+def setup_run(run: RunConfig) -> Run:
+    "Settle memory options, device, precision, folder (`run.out`) and seed of a run; makes no file."
     device = pick_device(run.device)
     memory_options(device)
-    out = run_folder(run)
-    mirror = DriveSync(out) if on_mounted_drive(out) else None
-    folder = mirror.folder if mirror else Path(out).expanduser()
-    made = Run(folder, device, pick_precision(run.precision, device), mirror)
-    if main:
-        if mirror:
-            mirror.fetch()
-        _check_folder(made, run.resume)
-        folder.mkdir(parents=True, exist_ok=True)
+    mirror = DriveSync(run.out) if on_mounted_drive(run.out) else None
+    folder = mirror.folder if mirror else Path(run.out).expanduser()
     seed_everything(run.seed)
-    return made
+    return Run(folder, device, pick_precision(run.precision, device), mirror)

@@ -6,7 +6,9 @@
 __all__ = ['make_optimizer', 'make_scheduler', 'train_one_epoch', 'validate']
 
 # %% ../nbs/40_training.ipynb #fcc1ea4d
-import contextlib, math, time
+import contextlib, importlib.util, math, time
+from dataclasses import asdict
+from pathlib import Path
 from typing import Callable
 
 import pandas as pd
@@ -17,7 +19,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRSc
 from tqdm.auto import tqdm
 
 # %% ../nbs/40_training.ipynb #2ae292bf
-from .config import OptimConfig, RVOSError
+from .config import Config, ConfigError, OptimConfig, RVOSError
 from .loaders import ClipLoader
 from .metrics import iou
 
@@ -119,6 +121,18 @@ class Meter:
     def seconds(self) -> float:
         "Since the epoch began, without the time between a crash and a resumption."
         return time.monotonic() - self._start
+
+# %% ../nbs/40_training.ipynb #2c27942e
+def memory_advice(cfg: Config) -> str:
+    "What to tell somebody whose GPU is too small for `cfg`."
+    data, accumulated = cfg.data, cfg.optim.grad_accum_steps
+    return (
+        f"CUDA is out of memory. Make one of these smaller: batch_size = {data.batch_size}, "
+        f"clip_len = {data.clip_len}, image_size = {cfg.model.image_size}, val_window = "
+        f"{data.val_window}, hidden_dim = {cfg.model.hidden_dim}; half the batch_size with twice "
+        f"the grad_accum_steps = {accumulated} trains alike. precision = {cfg.run.precision!r}: "
+        "'bf16' or 'fp16' take half of 'fp32'"
+    )
 
 # %% ../nbs/40_training.ipynb #a8c86da9
 _MAX_BAD = 5  # steps in a row that may be left out
@@ -317,3 +331,29 @@ def top_epochs(history: pd.DataFrame, by: str, n: int = 5) -> pd.DataFrame:
     "The report's tables: the `n` best epochs by 'train_iou' or 'val_iou'."
     best = history.dropna(subset=[by]).nlargest(n, by)
     return best[_TOP[by]].reset_index(drop=True)
+
+# %% ../nbs/40_training.ipynb #52cd4c47
+def tracker_options(tracker: str, folder: Path) -> dict:
+    "How to make an `Accelerator` with this tracker; `ConfigError` where it is not installed."
+    if tracker == "none":
+        return {}
+    if importlib.util.find_spec(tracker) is None:
+        raise ConfigError(
+            f"tracker = {tracker!r}: not installed here; install it with pip install {tracker}, "
+            "or leave the tracker out"
+        )
+    return {"log_with": tracker, "project_dir": str(folder)}
+
+
+def track(accelerator: Accelerator, cfg: Config, row: dict) -> None:
+    "Send an epoch's row to the tracker that was asked for, if any."
+    if cfg.run.tracker == "none":
+        return
+    if not accelerator.trackers:
+        knobs = {k: v for group in asdict(cfg).values() for k, v in group.items()}
+        plain = {k: v if isinstance(v, (int, float)) else str(v) for k, v in knobs.items()}
+        accelerator.init_trackers("rvos_nb", config=plain)
+    values = {k: v for k, v in row.items() if isinstance(v, (int, float)) and k != "epoch"}
+    accelerator.log(values, step=row["epoch"])
+    if row["epoch"] == cfg.optim.epochs:
+        accelerator.end_training()

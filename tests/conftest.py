@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("runs", "boxes", "records", "rectangles", "clips", "small_models")
+pytest.register_assert_rewrite(
+    "runs", "boxes", "records", "rectangles", "clips", "small_models", "layouts"
+)
 
 
 def pytest_configure(config):
@@ -17,6 +19,8 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "slow: takes more than a few seconds; left out while working"
     )
+    for kind in ("DeprecationWarning", "FutureWarning"):  # about a call of ours: an error
+        config.addinivalue_line("filterwarnings", f"error::{kind}:rvos_nb")
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     os.environ["MPLBACKEND"] = "Agg"

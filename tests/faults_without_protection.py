@@ -150,6 +150,7 @@ class Protection(NamedTuple):
 
 
 ROBUST = "test_robust.py::test_"
+FIT = "test_fit.py::test_"
 RUNTIME = "test_runtime.py::test_"
 CHECKPOINTS = "test_checkpoints.py::test_"
 DOWNLOAD = "test_download.py::test_"
@@ -198,12 +199,12 @@ KILL_AND_RESUME = [
         ROBUST + "a_crash_costs_minutes_and_not_an_epoch",
     ),
     Protection(
-        "resume goes on within the epoch",
+        "a run goes on within the epoch",
         Edit("fit", "_Resumable._take_over", "state['epoch_state']", "None"),
         OOM,
     ),
     Protection(
-        "resume leaves out the items that were seen",
+        "it leaves out the items that were seen",
         Edit(
             "loaders", "ClipLoader.set_epoch", "self.sampler.start = ...", "self.sampler.start = 0"
         ),
@@ -215,12 +216,12 @@ KILL_AND_RESUME = [
         OOM,
     ),
     Protection(
-        "resume restores the optimizer",
+        "it has its optimizer again",
         Edit("fit", "_Resumable._take_over", "self.optimizer.load_state_dict(...)", "None"),
         OOM,
     ),
     Protection(
-        "resume restores the schedule",
+        "it has its schedule again",
         Edit("fit", "_Resumable._take_over", "self.scheduler.load_state_dict(...)", "None"),
         OOM,
     ),
@@ -231,7 +232,7 @@ KILL_AND_RESUME = [
     ),
     Protection(
         "what a killed write leaves is removed",
-        Edit("fit", "_Setup._remove_litter", "litter.unlink()", "None"),
+        Edit("checkpoints", "take_run", "litter.unlink()", "None"),
         KILLS,
     ),
     Protection(
@@ -241,13 +242,56 @@ KILL_AND_RESUME = [
     ),
     Protection(
         "Ctrl-C says how to go on",
-        Edit("fit", "fit", "trainer.log(...)", "trainer.log('interrupted')"),
+        Edit(
+            "fit",
+            "fit",
+            "trainer.log(f'interrupted; {trainer.save_on_exit()}')",
+            "trainer.log('interrupted')",
+        ),
         ROBUST + "ctrl_c_saves_and_says_how_to_go_on",
     ),
     Protection(
         "a run locks its folder",
         Edit("runtime", "lock_run", "held.acquire()", "None"),
         ROBUST + "one_folder_one_run",
+    ),
+]
+
+THE_SAME_RUN = [
+    Protection(
+        "another run in the folder is refused",
+        Edit("checkpoints", "take_run", "check_same_run(...)", "None"),
+        FIT + "another_run_is_refused_before_any_work",
+    ),
+    Protection(
+        "data are known by what they are",
+        Edit("checkpoints", "check_same_run", "state.get('data') != data", "False"),
+        FIT + "data_are_known_by_what_they_are",
+    ),
+    Protection(
+        "a run without a folder is looked for",
+        Edit("checkpoints", "run_folder", "_is_run_of(...)", "False"),
+        FIT + "a_run_without_a_folder_is_found_again",
+    ),
+    Protection(
+        "time that is up does not close an epoch",
+        Edit("fit", "Trainer.run_epoch", "self.state.batches < self.batches", "False"),
+        FIT + "minutes_lose_no_step_of_the_epoch_that_they_end",
+    ),
+    Protection(
+        "what cannot be downloaded is said before data are made",
+        Edit("encoders", "load_tokenizer", "if ...: raise ...", "pass"),
+        FIT + "what_cannot_be_downloaded_is_said_before_pasting_and_decoding",
+    ),
+    Protection(
+        "each save reaches the Drive",
+        Edit("fit", "_Resumable.save_last", "self.copy_to_drive()", "None"),
+        ROBUST + "a_save_within_an_epoch_reaches_the_drive",
+    ),
+    Protection(
+        "files arrive whole from the Drive",
+        IN_PLACE,
+        RUNTIME + "a_fetch_that_was_killed_is_done_again",
     ),
 ]
 
@@ -289,7 +333,7 @@ NUMBERS_MEMORY_DRIVE_DATA = [
     ),
     Protection(
         "ids and names from JSON and lists are plain names",
-        Edit("datasets", "_bad_name", "if not name or ...: ...", "pass"),
+        Edit("layout", "bad_name", "if not name or ...: ...", "pass"),
         ROBUST + "names_stay_in_their_folder",
     ),
 ]
@@ -424,6 +468,7 @@ UNPACKING = [
 
 PROTECTIONS = [
     *KILL_AND_RESUME,
+    *THE_SAME_RUN,
     *NUMBERS_MEMORY_DRIVE_DATA,
     *PICKLES_AND_CONFIGS,
     *DOWNLOADS,

@@ -4,16 +4,19 @@ import json
 import os
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 from rvos_nb.checkpoints import (
     build_from_checkpoint,
+    check_same_run,
     export_model,
     find_checkpoint,
     load_best,
     load_checkpoint,
     load_or_backup,
+    run_folder,
     save_checkpoint,
     save_parts,
 )
@@ -60,7 +63,7 @@ def test_a_checkpoint_holds_what_it_takes_to_resume_and_to_rebuild(model, run):
 
 def test_a_disk_that_is_full_is_said(model, tmp_path):
     (tmp_path / f".last.pth.{os.getpid()}.tmp").symlink_to("/dev/full")
-    with pytest.raises(RVOSError, match="last.pth: cannot be written.*is the disk full.*--resume"):
+    with pytest.raises(RVOSError, match="last.pth: cannot be written.*is the disk full.*make room"):
         save_checkpoint(tmp_path / "last.pth", model, SMALL)
 
 
@@ -88,6 +91,42 @@ def test_an_unreadable_best_model_gives_way_to_the_one_before(run, capsys):
     backup_path(best).unlink()
     with pytest.raises(RVOSError, match="best_model.pth"):
         load_or_backup(best)
+
+
+# --- is it the same run?
+
+
+SAME = (
+    dict(max_minutes=60.0, checkpoint_minutes=1.0, device="cpu", workers=2, out="a/b", runs="x"),
+    dict(single_object=True, epochs=20, patience=3, name="mine", root="elsewhere/"),
+)
+OTHER = dict(lr=0.1), dict(seed=1), dict(init_from="a"), dict(precision="bf16"), dict(batch_size=4)
+
+
+def test_which_run_is_the_same():
+    state = {"config": asdict(SMALL), "data": "abc", "processes": 1}
+    for knobs in SAME:
+        check_same_run(state, SMALL.replace(**knobs), "abc", 1)
+    for knobs in OTHER:
+        with pytest.raises(RVOSError, match=f"runs/a holds another run: {next(iter(knobs))} was"):
+            check_same_run(state, SMALL.replace(**knobs, out="runs/a"), "abc", 1)
+    with pytest.raises(RVOSError, match="had other files or expressions than the talking shapes"):
+        check_same_run(state, SMALL, "abd", 1)
+    for before, now in ((1, 2), (2, 1)):
+        with pytest.raises(RVOSError, match=f"processes was {before} and is {now} now"):
+            check_same_run(state | {"processes": before}, SMALL, "abc", now)
+
+
+def test_a_new_run_is_named_by_preset_data_and_date(tmp_path):
+    cfg = SMALL.replace(root="some/My data!/", runs=str(tmp_path))
+    names = [run_folder(cfg, "abc") for _ in range(2)]
+    assert names[0].parent == tmp_path and names[0].name.startswith("demo-My_data_-20")
+    names[0].mkdir()
+    assert run_folder(cfg, "abc") != names[0]
+    assert run_folder(cfg.replace(out="x/y"), "abc") == Path("x/y")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.json").write_text('{"not": "ours"}')
+    assert run_folder(cfg, "abc").name.startswith("demo-My_data_-20")
 
 
 # --- foreign

@@ -4,12 +4,14 @@ import dataclasses
 import json
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from rvos_nb.config import (
     Config,
     ConfigError,
     LossConfig,
     ModelConfig,
+    RVOSError,
     config_from_dict,
     config_to_json,
     group_from_dict,
@@ -104,3 +106,13 @@ def test_foreign_groups_are_refused_by_name(bad):
     whole = json.loads(config_to_json(Config()))
     with pytest.raises(ConfigError, match="file.json, loss"):
         config_from_dict(whole | {"loss": bad}, "file.json")
+
+
+@pytest.mark.parametrize("kind", [RVOSError, ConfigError])
+def test_a_notebook_shows_our_errors_in_one_line(kind, capsys):
+    shell = InteractiveShell()
+    shell.push({"kind": kind})
+    shell.run_cell("def far(): raise kind('no such folder')\nfar()")
+    assert capsys.readouterr().out.strip() == f"{kind.__name__}: no such folder"
+    shell.run_cell("1 / 0")  # others keep their traceback
+    assert "Traceback" in capsys.readouterr().out

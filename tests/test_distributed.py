@@ -12,11 +12,12 @@ import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from rvos_nb.checkpoints import load_checkpoint
-from rvos_nb.config import Config, config_to_json
+from rvos_nb.config import Config, RVOSError, config_to_json
 from rvos_nb.datasets import load_annotations
 from rvos_nb.encoders import load_tokenizer
+from rvos_nb.fit import fit
 from rvos_nb.loaders import make_loader
-from runs import make_data, tiny
+from runs import assert_same, make_data, tiny
 
 STEPS = 20
 
@@ -114,12 +115,12 @@ def kill_a_worker(p, history) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_and_survive_a_death(cfg, tmp_path):
+def test_two_processes_train_as_one_survive_a_death_and_stay_two(cfg, tmp_path):
     code, out = finish(start(cfg.replace(out=str(tmp_path / "one")), tmp_path))
     assert code == 0, out
     two = cfg.replace(out=str(tmp_path / "two"), batch_size=4)
     kill_a_worker(start(two, tmp_path, 2), tmp_path / "two" / "history.csv")
-    code, out = finish(start(two.replace(resume=True), tmp_path, 2))
+    code, out = finish(start(two, tmp_path, 2))
     assert code == 0 and out.count("best val IoU") == 1 and out.count("2 processes") == 1, out
     a, b = (pd.read_csv(tmp_path / n / "history.csv") for n in ("one", "two"))
     assert a.epoch.tolist() == b.epoch.tolist() == list(range(1, STEPS + 1))
@@ -130,6 +131,13 @@ def test_two_processes_train_as_one_and_survive_a_death(cfg, tmp_path):
     assert states[0]["model"].keys() == states[1]["model"].keys()  # no trace of the wrapper
     files = [sorted(p.name for p in (tmp_path / n).iterdir()) for n in ("one", "two")]
     assert [f for f in files[0] if "lock" not in f] == [f for f in files[1] if "lock" not in f]
+    more = dict(epochs=2 * STEPS)
+    code, out = finish(start(cfg.replace(out=str(tmp_path / "one"), **more), tmp_path, 2))
+    assert code != 0 and "processes was 1 and is 2 now" in out, out
+    with pytest.raises(RVOSError, match="processes was 2 and is 1 now. Go on with it as it was"):
+        fit(two.replace(**more))
+    for folder, state in zip(("one", "two"), states):
+        assert_same(load_checkpoint(tmp_path / folder / "last.pth"), state)
 
 
 @pytest.mark.slow

@@ -10,11 +10,14 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from rvos_nb.caches import normalise
-from rvos_nb.checkpoints import export_model, load_best, load_checkpoint, result_knobs
-from rvos_nb.config import Config, RVOSError
+from rvos_nb import fit as fit_module
+from rvos_nb.checkpoints import export_model, load_best, load_checkpoint, load_init_weights
+from rvos_nb.checkpoints import result_knobs
+from rvos_nb.config import Config, ConfigError, RVOSError
 from rvos_nb.fit import Trainer, demo_run, fit
 from rvos_nb.training import History
-from runs import TIMES, assert_same, make_data, tiny
+from rvos_nb.encoders import packaged_text_encoder
+from runs import TIMES, assert_same, assert_same_run, make_data, tiny
 from transformers import SwinBackbone, SwinConfig
 
 
@@ -105,7 +108,7 @@ def test_minutes_end_a_run_cleanly(cfg, capsys):
     assert time.monotonic() - began < 60 and 1 <= len(result.history) < 10_000
     assert pd.notna(result.history.val_iou.iloc[-1])
     assert "stopped after 0.02 minutes" in capsys.readouterr().out
-    again = fit(cfg.replace(epochs=len(result.history) + 1, resume=True))
+    again = fit(cfg.replace(epochs=len(result.history) + 1))
     assert len(again.history) == len(result.history) + 1
 
 
@@ -152,7 +155,7 @@ def test_resume_is_exact(cfg, tmp_path):
     whole = fit(cfg)
     stopped = cfg.replace(out=str(tmp_path / "stopped"))
     one_epoch(stopped)
-    resumed = fit(stopped.replace(resume=True))
+    resumed = fit(stopped)
     a, b = (load_checkpoint(r.folder / "last.pth") for r in (whole, resumed))
     assert_same(a["model"], b["model"])
     assert a["scheduler"]["last_epoch"] == b["scheduler"]["last_epoch"]
@@ -160,16 +163,15 @@ def test_resume_is_exact(cfg, tmp_path):
     pd.testing.assert_frame_equal(x, y)
 
 
-def test_resume_refuses_other_settings(cfg):
+def test_another_run_is_refused_before_any_work(cfg, monkeypatch):
     one_epoch(cfg)
-    other = Trainer(cfg.replace(resume=True, lr=0.1))
-    with pytest.raises(RVOSError, match="lr was 0.002.*is 0.1 now.*--init-from"):
-        other.resume()
-    other.close()
-    with pytest.raises(RVOSError, match="already holds a run"):
-        fit(cfg)
-    trainer = Trainer(cfg.replace(resume=True, single_object=True))  # an answer, not a weight
-    trainer.resume()
+    monkeypatch.setattr(fit_module, "RVOSModel", None)  # nothing is built
+    with pytest.raises(RVOSError, match="lr was 0.002.*is 0.1 now.*--out.*--init-from"):
+        Trainer(cfg.replace(lr=0.1))
+    monkeypatch.undo()
+    trainer = Trainer(cfg.replace(single_object=True))  # an answer, not a weight
+    trainer.begin_run()
+    assert trainer.epoch == 1
     trainer.close()
 
 
@@ -177,7 +179,7 @@ def test_a_run_starts_from_another_one_s_weights(cfg, tmp_path):
     first = one_epoch(cfg)
     weights = load_checkpoint(first.run.folder / "last.pth")["model"]
     trainer = Trainer(cfg.replace(out=str(tmp_path / "second")))
-    trainer.load_init_weights(cfg.run.out)
+    load_init_weights(trainer.bare_model, cfg.run.out)
     assert_same(weights, dict(trainer.bare_model.state_dict()))
     trainer.close()
     wider = dict(out=str(tmp_path / "third"), init_from=cfg.run.out, hidden_dim=32)
@@ -209,12 +211,150 @@ def test_resume_is_exact_with_everything(everything, tmp_path, monkeypatch):
                 fit(cfg)
         state = load_checkpoint(tmp_path / "stopped" / "last.pth")
         assert (state["epoch"], state["epoch_state"]["batches"]) == (epoch, batches)
-        cfg = cfg.replace(resume=True)
     resumed = fit(cfg)
     for name in ("last.pth", "best_model.pth"):
         a, b = (load_checkpoint(r.folder / name) for r in (whole, resumed))
         same = set(a) - {"config"}
         assert_same({k: a[k] for k in same}, {k: b[k] for k in same})
+
+
+# --- the same command again
+
+
+def stop_in_time(monkeypatch, step: int) -> None:
+    "As if the minutes of the next run were over in this step."
+    real = Trainer.after_step
+
+    def over(self, state):
+        if self.steps + 1 == step:
+            self.deadline = 0.0
+        return real(self, state)
+
+    monkeypatch.setattr(Trainer, "after_step", over)
+
+
+@pytest.mark.slow
+def test_minutes_lose_no_step_of_the_epoch_that_they_end(everything, tmp_path, monkeypatch, capsys):
+    "Ended within an epoch, at the end of one, and within another: the same run in the end."
+    cfg = everything.replace(epochs=4, grad_accum_steps=2, epoch_size=32)  # four steps an epoch
+    whole = fit(cfg).folder
+    stopped = cfg.replace(out=str(tmp_path / "stopped"))
+    for step, epochs, within in ((3, 0, 3), (1, 1, 0), (6, 2, 2)):
+        capsys.readouterr()
+        with monkeypatch.context() as m:
+            stop_in_time(m, step)
+            result = fit(stopped)
+        state = load_checkpoint(result.folder / "last.pth")
+        found = state["epoch"], state["scheduler"]["last_epoch"]
+        assert found == (epochs, 4 * epochs + within) and len(result.history) == epochs
+        said = capsys.readouterr().out
+        assert "stopped after" in said and "the same command goes on there" in said
+        assert load_best(result.folder)[1]["metrics"]["val_iou"] == pytest.approx(result.best_iou)
+    result = fit(stopped)
+    assert_same_run(whole, result.folder)
+    state = load_checkpoint(result.folder / "last.pth")
+    assert state["scheduler"]["last_epoch"] == 4 * 4
+    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("knobs", [dict(epochs=1), dict(epochs=9, patience=1, lr=1e-12)])
+def test_a_finished_run_stays_as_it_is(cfg, capsys, monkeypatch, knobs):
+    "And is there at once: nothing is downloaded, read, pasted or decoded."
+    cfg = cfg.replace(augment=False, epoch_size=4, **knobs)
+    first = fit(cfg)
+    before = (first.folder / "last.pth").read_bytes()
+    capsys.readouterr()
+    for work in ("RVOSModel", "load_splits", "validate"):
+        monkeypatch.setattr(fit_module, work, None)
+    again = fit(cfg)
+    out = capsys.readouterr().out
+    done = (
+        f"{len(first.history)} of {cfg.optim.epochs} epochs are done, it is finished; another run"
+    )
+    assert done in out and f"best val IoU {first.best_iou:.4f}" in out
+    assert again.best_iou == pytest.approx(first.best_iou, abs=1e-5)
+    pd.testing.assert_frame_equal(again.history, first.history)
+    assert (again.folder / "last.pth").read_bytes() == before
+
+
+def began(cfg: Config) -> Trainer:
+    "A run that has begun, and let go of its folder."
+    trainer = Trainer(cfg)
+    trainer.begin_run()
+    trainer.close()
+    return trainer
+
+
+def test_data_are_known_by_what_they_are(cfg, data, tmp_path, monkeypatch):
+    one_epoch(cfg)
+    moved = shutil.copytree(data, tmp_path / "moved" / "elsewhere")
+    monkeypatch.chdir(tmp_path / "moved")
+    for name in (f"{data}/", "elsewhere", "./elsewhere/", str(moved)):
+        assert began(cfg.replace(root=name)).epoch == 1
+    texts = next((moved / "davis_text_annotations").rglob("*annot1*.txt"))
+    texts.write_text(texts.read_text("utf-8").replace("the", "that"), encoding="utf-8")
+    with pytest.raises(RVOSError, match=r"its data \(.*\) had other files or expressions than"):
+        Trainer(cfg.replace(root="elsewhere"))
+
+
+def test_a_run_without_a_folder_is_found_again(cfg, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = cfg.replace(out="", epochs=2)
+    nothing_yet = began(cfg).run.folder  # and killed before its first checkpoint
+    first = one_epoch(cfg)
+    assert first.run.folder == nothing_yet and first.epoch == 1
+    assert nothing_yet.parent == Path("runs") and nothing_yet.name.startswith("demo-shapes-2")
+    assert one_epoch(cfg.replace(max_minutes=30.0)).epoch == 2
+    assert fit(cfg).folder == nothing_yet  # finished
+    for other in (cfg.replace(lr=0.1), cfg.replace(epochs=3)):
+        assert began(other).run.folder != nothing_yet
+    assert len(list(Path("runs").iterdir())) == 3
+
+
+def test_a_start_that_fails_leaves_no_folder(cfg, tmp_path):
+    with pytest.raises(RVOSError, match="no such folder"):
+        Trainer(cfg.replace(root="nowhere"))
+    with pytest.raises(RVOSError, match="could not be loaded"):
+        Trainer(cfg.replace(text_encoder="nowhere"))
+    assert not Path(cfg.run.out).exists()
+
+
+def test_what_cannot_be_downloaded_is_said_before_pasting_and_decoding(cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv("RVOS_HOME", str(tmp_path / "home"))
+    best = cfg.replace(copy_paste_clips=8)
+    encoder = shutil.copytree(packaged_text_encoder(), tmp_path / "encoder")
+    for file in encoder.glob("*token*"):
+        file.unlink()
+    (encoder / "vocab.txt").unlink(missing_ok=True)
+    nowhere = "nobody/nothing"
+    for knobs in (
+        dict(backbone=nowhere, backbone_weights="default"),
+        dict(text_encoder=nowhere),
+        dict(text_encoder=str(encoder)),
+    ):
+        with pytest.raises(RVOSError) as e:
+            fit(best.replace(**knobs))
+        assert str(e.value).count("\n") == 0 and "expected a hub name" in str(e.value)
+    assert not any((tmp_path / "home").glob("*/*"))
+
+
+@pytest.mark.parametrize("words", [["shape"], ["star", "disk"]])
+def test_nothing_to_paste_is_said_and_training_goes_on(tmp_path, capsys, words):
+    "One class only, or a single training video."
+    root = make_data(tmp_path)
+    if len(words) == 1:
+        for file in (root / "davis_text_annotations").rglob("*.txt"):
+            lines = [
+                line.split('"')[0] + f'"the {words[0]}"' for line in file.read_text().splitlines()
+            ]
+            file.write_text("".join(f"{line}\n" for line in lines))
+    cfg = tiny(
+        root, tmp_path / "run", copy_paste_clips=4, epochs=1, max_videos=len(words) % 2 * 4 or 1
+    )
+    result = fit(cfg)
+    assert len(result.history) == 1
+    said = capsys.readouterr().out
+    assert "training goes on without copy-paste clips, as with --copy-paste-clips 0" in said
 
 
 # --- the feature cache in a run
@@ -246,9 +386,9 @@ def test_a_cache_is_of_the_weights_that_a_run_starts_with(everything, tmp_path):
     "One run trains its backbone; another one starts from it, with the backbone frozen."
     cfg = everything.replace(copy_paste_clips=0, epochs=1, epoch_size=8, lr=0.05)
     first = one_epoch(cfg.replace(feature_cache=False, freeze_backbone=False))
-    second = cfg.replace(init_from=str(first.run.out), out=str(tmp_path / "second"))
-    for resume in (False, True):
-        trainer = Trainer(second.replace(resume=resume))
+    second = cfg.replace(init_from=str(first.run.out), out=str(tmp_path / "second"), epochs=2)
+    for again in (False, True):
+        trainer = Trainer(second)
         trainer.begin_run()
         dataset = trainer.train_loader.dataset
         video = next(iter(dataset.annotations))
@@ -259,7 +399,7 @@ def test_a_cache_is_of_the_weights_that_a_run_starts_with(everything, tmp_path):
         for name, x in dataset.features.read(video, t).items():
             near = dict(rtol=2**-10, atol=1e-3 * float(expected[name].abs().max()))
             torch.testing.assert_close(x.float(), expected[name][0], **near)
-        if not resume:
+        if not again:
             trainer.run_epoch()
         trainer.close()
 
@@ -313,3 +453,27 @@ def test_the_report_preset_trains_on_real_video(davis, weights, tmp_path):
     result = fit(cfg)
     best, state = load_best(result.folder)
     assert 0 <= result.best_iou <= 1 and state["epoch"] == 1 and best.cfg.decoder == "bilinear"
+
+
+def test_a_tracker_gets_each_row_and_changes_nothing(cfg, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "tracked"
+    result = fit(cfg.replace(out=str(out), epochs=2, tracker="tensorboard"))
+    folders = {path.parent for path in out.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(min(folders, key=lambda path: len(path.parts))))
+    events.Reload()
+    seen = [(e.step, e.value) for e in events.Scalars("val_iou")]
+    table = pd.read_csv(result.folder / "history.csv")
+    assert seen == [(n, pytest.approx(x)) for n, x in zip(table["epoch"], table["val_iou"])]
+    plain = fit(cfg.replace(out=str(tmp_path / "plain"), epochs=2))
+    assert_same(
+        load_checkpoint(result.folder / "last.pth")["model"],
+        load_checkpoint(plain.folder / "last.pth")["model"],
+    )
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_any_work(cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        fit(cfg.replace(out=str(tmp_path / "run"), tracker="wandb"))

@@ -27,7 +27,8 @@ from rvos_nb.datasets import load_annotations, read_meta_expressions
 from rvos_nb.fit import Trainer, fit
 from rvos_nb.loaders import ClipLoader
 from rvos_nb.loss import RVOSLoss
-from rvos_nb.runtime import lock_run, resumable
+from rvos_nb.runtime import lock_run
+from rvos_nb.shapes import make_shapes
 from runs import assert_same_run, flags, make_data, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,8 +105,7 @@ def test_killed_twenty_times_and_resumed_is_the_same_run(data, fork, tmp_path):
             runs += 1
             folder = tmp_path / f"run{runs}"
         last = folder / "last.pth"
-        resume = bool(resumable(folder))
-        p = fork(tiny(data, folder, epochs=10, resume=resume))
+        p = fork(tiny(data, folder, epochs=10))
         if kills == 20:
             p.join()  # let it live
         else:
@@ -131,10 +131,37 @@ def test_killed_and_resumed_from_the_command_line(data, whole, tmp_path):
         time.sleep(0.005)
     p.kill()
     p.communicate()
-    p = rvos("train", *flags(cfg), "--resume")
+    p = rvos("train", *flags(cfg))
     out, err = p.communicate(timeout=900)
     assert p.returncode == 0, out + err
     assert_same_run(whole, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_the_same_call_goes_on_whatever_it_finds(data, whole, fork, tmp_path):
+    "No folder is named. Killed before the first checkpoint, inside a save, and after an epoch."
+    runs = tmp_path / "runs"
+    cfg = tiny(data, "", runs=str(runs))
+    rare = cfg.replace(checkpoint_minutes=0.0, epochs=4)
+
+    def killed_when(cfg, condition) -> Path:
+        p = fork(cfg)
+        wait_for(lambda: any(runs.glob("*")) and condition(next(runs.glob("*"))), p)
+        os.kill(p.pid, signal.SIGKILL)
+        p.join()
+        (folder,) = runs.iterdir()
+        return folder
+
+    folder = killed_when(rare, lambda f: (f / "config.json").exists())
+    assert not (folder / "last.pth").exists()
+    killed_when(cfg, lambda f: is_writing(f / "last.pth"))
+    killed_when(cfg, lambda f: (f / "history.csv").exists() and is_writing(f / "last.pth"))
+    killed_when(cfg, lambda f: (f / "best_model.pth").exists())
+    for _ in range(2):  # the second one finds it finished
+        p = fork(cfg)
+        p.join()
+        assert p.exitcode == 0 and list(runs.iterdir()) == [folder]
+        assert_same_run(whole, folder)
 
 
 @pytest.mark.slow
@@ -150,12 +177,14 @@ def test_a_crash_costs_minutes_and_not_an_epoch(data, fork, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_kill_between_two_renames_loses_nothing(data, whole, tmp_path):
+def test_a_kill_between_two_renames_loses_nothing(data, whole, tmp_path, capsys):
     "The moment at which last.pth has been moved aside and the new one not yet moved in."
     folder = shutil.copytree(whole, tmp_path / "run")
     (folder / "last.pth").unlink()
     (folder / "history.csv").unlink()
-    fit(tiny(data, folder, resume=True))
+    fit(tiny(data, folder))
+    out = capsys.readouterr().out
+    assert re.search(r"going on with .*: [1-9] of 4 epochs are done", out), out  # not begun anew
     assert_same_run(whole, folder)
 
 
@@ -169,10 +198,11 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data, whole, tmp_path):
     time.sleep(0.05)
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=900)
-    assert p.returncode == 130 and f"--resume --out {folder}" in out, out + err
+    assert p.returncode == 130 and f"{folder} holds the state" in out, out + err
+    assert "the same command goes on there" in out
     assert "rvos: interrupted" in err and "Traceback" not in err, out + err
     assert load_checkpoint(folder / "last.pth")["epoch"] < 4
-    fit(cfg.replace(resume=True))
+    fit(cfg)
     assert_same_run(whole, folder)
 
 
@@ -182,7 +212,7 @@ def test_one_folder_one_run(data, fork, tmp_path):
     p = fork(cfg)
     wait_for((tmp_path / "run" / "last.pth").exists, p)
     with pytest.raises(RVOSError, match="another run is writing there"):
-        fit(cfg.replace(resume=True))
+        fit(cfg)
     os.kill(p.pid, signal.SIGKILL)
     p.join()
     with lock_run(tmp_path / "run"):  # a lock does not outlive its process
@@ -220,7 +250,7 @@ def test_an_unreadable_checkpoint_gives_way_to_the_one_before(
         torch.save({"state_dict": {}}, last)
     if damage == "code":
         torch.save(Bomb(tmp_path / "gone off"), last)
-    fit(tiny(data, folder, resume=True))
+    fit(tiny(data, folder))
     said = capsys.readouterr().out
     assert re.search(r"last.pth: .*\ncontinuing with last.previous.pth", said)
     assert_same_run(whole, folder)
@@ -238,7 +268,7 @@ def test_a_malicious_pickle_is_refused_everywhere(data, whole, tmp_path):
         lambda: load_best(bad),
         lambda: export_model(bad, tmp_path / "export"),
         lambda: fit(tiny(data, tmp_path / "new", init_from=str(bad))),
-        lambda: fit(tiny(data, tmp_path / "run", resume=True)),
+        lambda: fit(tiny(data, tmp_path / "run")),
         lambda: fit(tiny(data, tmp_path / "other", **backbone)),
     )
     for use in uses:
@@ -306,7 +336,7 @@ def test_ctrl_c_lets_the_step_end(data, whole, tmp_path, faulty):
     state = load_checkpoint(tmp_path / "run" / "last.pth")
     assert (state["epoch"], (state["epoch_state"] or {}).get("batches")) == (1, 2)
     faulty((), press)
-    fit(cfg.replace(resume=True))
+    fit(cfg)
     assert_same_run(whole, tmp_path / "run")
 
 
@@ -352,7 +382,7 @@ def test_a_poisoned_forward_pass_leaves_no_trace_in_running_statistics(data, tmp
 def test_a_run_without_numbers_stops_with_its_last_good_state(data, tmp_path, faulty):
     folder = tmp_path / "run"
     faulty(range(7, 10**6), lambda loss: loss * float("nan"))
-    said = rf"5 steps in a row.*lower lr.*--resume --out {folder}"
+    said = rf"5 steps in a row.*lower lr.*{folder} holds the state"
     with pytest.raises(RVOSError, match=said):
         fit(tiny(data, folder))
     state = load_checkpoint(folder / "last.pth")
@@ -369,11 +399,11 @@ def test_out_of_memory_names_the_knobs_and_saves(data, whole, tmp_path, faulty):
     faulty({8}, oom)
     cfg = tiny(data, folder, checkpoint_minutes=0.0)
     knobs = r"batch_size = 2, clip_len = 2, image_size = \(32, 48\)"
-    where = rf"--init-from {folder}.*epoch 2, after batch 2.*--resume"
+    where = rf"--init-from {folder}.*epoch 2, after batch 2; the same command goes on"
     with pytest.raises(RVOSError, match=rf"out of memory.*{knobs}.*{where}"):
         fit(cfg)
     faulty((), oom)
-    fit(cfg.replace(resume=True))
+    fit(cfg)
     assert_same_run(whole, folder)
 
 
@@ -389,9 +419,9 @@ def test_a_full_disk_is_said_and_loses_nothing(data, whole, tmp_path, monkeypatc
         save(path, *args, **kwargs)
 
     monkeypatch.setattr(fit_module, "save_checkpoint", on_a_full_disk)
-    with pytest.raises(RVOSError, match="cannot be written.*is the disk full.*--resume"):
+    with pytest.raises(RVOSError, match="cannot be written.*is the disk full.*make room"):
         fit(tiny(data, folder))
-    fit(tiny(data, folder, resume=True))
+    fit(tiny(data, folder))
     assert_same_run(whole, folder)
 
 
@@ -403,8 +433,8 @@ def drive(tmp_path, monkeypatch):
     "A folder that counts as a mounted Drive, and a home of this test's own."
     monkeypatch.setattr(runtime, "DRIVE_MOUNT", str(tmp_path / "drive"))
     monkeypatch.setenv("RVOS_HOME", str(tmp_path / "home"))
-    (tmp_path / "drive").mkdir()
-    return tmp_path / "drive"
+    (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
+    return tmp_path / "drive" / "MyDrive"
 
 
 @pytest.mark.slow
@@ -436,16 +466,70 @@ def test_a_fresh_machine_resumes_from_the_drive(data, whole, drive, tmp_path):
     trainer.run_epoch()
     trainer.close()
     shutil.rmtree(tmp_path / "home")  # Colab's disk
-    with pytest.raises(RVOSError, match="already holds a run"):
-        fit(cfg)
-    fit(cfg.replace(resume=True))
+    fit(cfg)
     assert_same_run(whole, drive / "run")
+
+
+@pytest.mark.slow
+def test_a_save_within_an_epoch_reaches_the_drive(data, whole, drive, tmp_path, monkeypatch):
+    "The machine is lost in the first epoch, after its third batch of eight; then in the second."
+    cfg = tiny(data, "", runs=str(drive / "checkpoints"), grad_accum_steps=2)
+
+    class Lost(BaseException):
+        "Nothing is written any more."
+
+    for steps, epoch, batches in ((1, 0, 2), (2, 1, 2)):
+        after_step = Trainer.after_step
+
+        def lost(self, state):
+            after_step(self, state)
+            if self.steps == steps:
+                raise Lost
+
+        with monkeypatch.context() as m:
+            m.setattr(Trainer, "after_step", lost)
+            with pytest.raises(Lost):
+                fit(cfg)
+        shutil.rmtree(tmp_path / "home")  # Colab's disk
+        (run,) = (drive / "checkpoints").iterdir()
+        state = load_checkpoint(run / "last.pth")
+        assert (state["epoch"], state["epoch_state"]["batches"]) == (epoch, batches)
+    assert run.name.startswith("demo-shapes-2")
+    result = fit(cfg)
+    assert result.folder == run
+    assert_same_run(whole, run)
+
+
+def test_another_run_on_a_drive_is_refused_before_any_work(data, drive, tmp_path, monkeypatch):
+    one = tiny(data, drive / "run", epochs=1)
+    fit(one)
+    before = {p: p.stat().st_mtime_ns for p in (drive / "run").rglob("*")}
+    shutil.rmtree(tmp_path / "home")
+    monkeypatch.setattr(fit_module, "RVOSModel", None)
+    monkeypatch.setattr(fit_module, "load_splits", None)
+    monkeypatch.setattr(runtime, "in_notebook", lambda: True)
+    other = data.parent / "other"
+    if not other.exists():
+        make_shapes(other, n_train=3, n_val=2, progress=False)
+    with pytest.raises(RVOSError) as e:
+        fit(one.replace(root=str(other)))
+    said = str(e.value)
+    assert "had other files or expressions" in said and "`init_from='" in said and "--" not in said
+    assert {p: p.stat().st_mtime_ns for p in (drive / "run").rglob("*")} == before
+
+
+def test_data_on_a_drive_that_is_not_mounted_are_said_to_be_there(drive, tmp_path):
+    drive.rmdir()
+    for cfg in (tiny(drive / "davis", tmp_path / "run"), tiny("", drive / "run")):
+        with pytest.raises(RVOSError, match="Google Drive is not mounted here"):
+            fit(cfg)
+    assert not (tmp_path / "run").exists() and not drive.exists()
 
 
 def test_a_drive_that_is_not_there_is_said_before_the_first_step(data, drive):
     drive.rmdir()
     drive.write_text("no folder")
-    with pytest.raises(RVOSError, match="is the Drive mounted"):
+    with pytest.raises(RVOSError, match="Google Drive is not mounted here"):
         fit(tiny(data, drive / "run"))
 
 

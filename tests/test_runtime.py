@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,16 @@ from rvos_nb.runtime import (
     defer_sigint,
     describe_machine,
     lock,
+    knob,
     lock_run,
+    make_folder,
+    mount_drive,
     new_outputs,
     on_mounted_drive,
     pick_device,
     pick_precision,
     read_tensors,
     resumable,
-    run_folder,
     seed_everything,
     setup_run,
     write_text,
@@ -126,7 +129,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         pytest.skip("needs /dev/full")
     write_text(tmp_path / "a", "old")
     (tmp_path / f".a.{os.getpid()}.tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RVOSError, match="cannot be written .No space left.*is the disk full"):
         write_text(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text() == "old"
     assert os.listdir(tmp_path) == ["a"]
@@ -414,8 +417,8 @@ def drive(tmp_path, monkeypatch):
     "A folder that counts as a mounted Drive, and a home of this test's own."
     monkeypatch.setattr(runtime, "DRIVE_MOUNT", str(tmp_path / "drive"))
     monkeypatch.setenv("RVOS_HOME", str(tmp_path / "home"))
-    (tmp_path / "drive").mkdir()
-    return tmp_path / "drive"
+    (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
+    return tmp_path / "drive" / "MyDrive"
 
 
 def break_drive(fault: str, target: Path, aside: Path) -> None:
@@ -496,19 +499,104 @@ def test_the_newer_run_here_is_not_overwritten(drive):
     assert (sync.folder / "last.pth").read_text() == "newer"
 
 
+def test_a_fetch_that_was_killed_is_done_again(drive, tmp_path, monkeypatch):
+    "Whatever file it had come to, nothing half is taken for the run."
+    first = DriveSync(drive / "run")
+    first.fetch()
+    for name in ("best_model.pth", "history.csv", "last.previous.pth", "last.pth"):
+        write_text(first.target / name, name)
+    os.utime(first.target / "last.previous.pth", (1, 1))
+    copy = shutil.copy2
+    for kill_at in range(1, 5):
+        shutil.rmtree(tmp_path / "home")
+        copies = []
+
+        def killed(a, b):
+            copies.append(a)
+            if len(copies) == kill_at:
+                Path(b).write_text("half")
+                raise KeyboardInterrupt
+            return copy(a, b)
+
+        monkeypatch.setattr(shutil, "copy2", killed)
+        with pytest.raises(KeyboardInterrupt):
+            DriveSync(drive / "run").fetch()
+        monkeypatch.setattr(shutil, "copy2", copy)
+        second = DriveSync(drive / "run")
+        second.fetch()
+        assert content(second.folder) == content(first.target)
+
+
 def test_a_run_on_a_drive_writes_here_and_is_named_there(drive):
     run = setup_run(RunConfig(out=str(drive / "run"), device="cpu"))
     assert run.out == drive / "run" and run.folder == run.mirror.folder != run.out
-    (run.folder / "last.pth").touch()
-    with pytest.raises(RVOSError, match=f"{drive / 'run'} already holds a run"):
-        setup_run(RunConfig(out=str(drive / "run")))
+    with run.take():
+        assert run.out.is_dir() and run.folder.is_dir()
 
 
-def test_a_drive_that_is_not_there_is_said_before_the_first_step(drive):
+def test_a_drive_that_cannot_be_written_is_said_before_the_first_step(drive):
+    (drive / "run").write_text("no folder")
+    run = setup_run(RunConfig(out=str(drive / "run"), device="cpu"))
+    with pytest.raises(RVOSError, match=f"--out {drive / 'run'}: cannot be written"):
+        run.take()
+    with lock_run(run.folder):  # it was let go of
+        pass
+
+
+def test_a_path_on_drive_mounts_it_or_says_that_it_is_not_mounted(drive, monkeypatch, tmp_path):
+    mount_drive("", "data", drive / "davis")
     drive.rmdir()
-    drive.write_text("no folder")
-    with pytest.raises(RVOSError, match="is the Drive mounted"):
-        setup_run(RunConfig(out=str(drive / "run")))
+    mount_drive("", "data", tmp_path)
+    with pytest.raises(RVOSError, match=f"{drive / 'davis'}: Google Drive is not mounted here"):
+        mount_drive("data", drive / "davis")
+    colab = types.ModuleType("google.colab")  # as Colab's kernel has it
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+
+    def refused(folder):
+        raise ValueError("mount failed")
+
+    colab.drive = types.SimpleNamespace(mount=refused)
+    with pytest.raises(RVOSError, match="is not mounted here"):
+        mount_drive(drive / "davis")
+    colab.drive.mount = lambda folder: Path(folder, "MyDrive").mkdir()
+    mount_drive(drive / "davis")
+    assert drive.is_dir()
+
+
+# --- what can be written, and how a reader is told
+
+
+def nowhere(tmp_path: Path) -> Path:
+    "A folder that nobody can make, not even root."
+    (tmp_path / "file").touch()
+    return tmp_path / "file" / "folder"
+
+
+def test_folders_that_cannot_be_written_are_said_in_one_line(tmp_path, monkeypatch):
+    bad = nowhere(tmp_path)
+    said = "cannot be written .Not a directory.; name another folder"
+    with pytest.raises(RVOSError, match=f"^--out {bad}: {said}$"):
+        make_folder(bad, "--out")
+    with pytest.raises(RVOSError, match=f"^--out {bad}: {said}$"):
+        lock_run(bad)
+    with pytest.raises(RVOSError, match=f"^--out {bad}: {said}$"):
+        write_results(bad, "a")
+    with pytest.raises(RVOSError, match="cannot be written"):
+        write_text(bad / "a.txt", "a")
+    monkeypatch.setenv("RVOS_HOME", str(bad))
+    with pytest.raises(RVOSError, match=f"^RVOS_HOME {bad}: {said}$"):
+        lock(cache_dir() / "data")
+    assert make_folder(tmp_path / "a" / "b", "--out").is_dir()
+    assert not list((tmp_path / "a" / "b").iterdir())
+
+
+def test_knobs_are_named_in_the_words_of_the_place(monkeypatch):
+    terminal = knob("out"), knob("init_from", "a/b"), knob("skip_bad", True), knob("root")
+    assert terminal == ("--out", "--init-from a/b", "--skip-bad", "--data")
+    monkeypatch.setattr(runtime, "in_notebook", lambda: True)
+    notebook = knob("out"), knob("init_from", "a/b"), knob("skip_bad", True), knob("root")
+    assert notebook == ("`out`", "`init_from='a/b'`", "`skip_bad=True`", "`root`")
 
 
 # --- device, memory, seed, run folder
@@ -536,37 +624,21 @@ def test_a_gpu_is_taken_and_described():
     assert "compute capability" in describe_machine(pick_device("cuda"))
 
 
-def test_setup_run_never_mixes_runs(tmp_path, monkeypatch):
+def test_setup_run_makes_nothing_and_take_makes_the_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
-    here = str(tmp_path / "r")
-    run = setup_run(RunConfig(out=here, device="cpu"))
-    assert run.folder.is_dir() and run.precision == "fp32" and run.out == run.folder
+    run = setup_run(RunConfig(out=str(tmp_path / "r"), device="cpu"))
+    assert not run.folder.exists() and run.precision == "fp32" and run.out == run.folder
     assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
-    with pytest.raises(RVOSError, match="last.pth"):
-        setup_run(RunConfig(out=here, resume=True))
-    (tmp_path / "r" / "last.pth").touch()
-    with pytest.raises(RVOSError, match="--resume"):
-        setup_run(RunConfig(out=here))
-    setup_run(RunConfig(out=here, resume=True))
-    (tmp_path / "r" / "last.pth").rename(tmp_path / "r" / "last.previous.pth")
-    setup_run(RunConfig(out=here, resume=True))
-    assert resumable(here) == [tmp_path / "r" / "last.previous.pth"]
-
-
-def test_only_the_main_process_makes_the_folder(tmp_path):
-    run = setup_run(RunConfig(out=str(tmp_path / "r"), device="cpu"), main=False)
-    assert run.folder == tmp_path / "r" and not run.folder.exists()
+    with run.take(), pytest.raises(RVOSError, match="another run is writing there"):
+        run.take()
+    (tmp_path / "r" / "last.previous.pth").touch()
+    assert resumable(run.folder) == [tmp_path / "r" / "last.previous.pth"]
 
 
 def test_setup_run_leaves_a_chosen_allocator_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
     setup_run(RunConfig(out=str(tmp_path / "r")))
     assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "max_split_size_mb:64"
-
-
-def test_a_run_is_named_after_preset_and_time():
-    assert run_folder(RunConfig(out="x")) == "x"
-    assert run_folder(RunConfig(name="best")).startswith("runs/best-2")
 
 
 def test_seed():

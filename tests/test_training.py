@@ -284,8 +284,10 @@ def test_validation_answers_as_the_model_does(cfg):
     plain = validate(model, loader, RVOSLoss())
     model.postprocess = lambda logits: torch.ones_like(logits)  # everything is marked
     everything = validate(model, loader, RVOSLoss())
-    assert everything["val_loss"] == plain["val_loss"]
-    assert everything["val_iou"] > plain["val_iou"]
+    model.postprocess = lambda logits: -torch.ones_like(logits)  # and nothing
+    nothing = validate(model, loader, RVOSLoss())
+    assert everything["val_loss"] == nothing["val_loss"] == plain["val_loss"]
+    assert everything["val_iou"] > nothing["val_iou"] == 0
 
 
 # --- the history
