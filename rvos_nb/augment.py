@@ -7,6 +7,7 @@ __all__ = ['flip_words', 'can_flip', 'rules', 'augment_clip']
 
 # %% ../nbs/15_augment.ipynb #acf0024f
 import functools, os, random, re
+from importlib import resources
 from typing import NamedTuple
 
 # %% ../nbs/15_augment.ipynb #e920ece9
@@ -90,11 +91,53 @@ _ORDER = re.compile(
     r"\b(?:first|second|third|fourth|fifth|last|1st|2nd|3rd|[4-9]th)\b", re.IGNORECASE
 )
 
+# %% ../nbs/15_augment.ipynb #0e2c7c42
+_HARMLESS = re.compile(  # what the list of words leaves out, where its neighbours explain it
+    r"\b(?:(?:left|right)(?:[\s-]+hand)?|the|by|far|each|both|other|either|one|its|his|her|their)"
+    r"[\s-]+sides?\b"
+    r"|(?:^|\b(?:the|of|these|those|all|with|and|or|in|between|has|have|holding|are|only|other|as|for"
+    r"|his|her|\w+['’]s)\s+)"
+    r"(?:two|three|four|five|six|seven|eight|nine|ten)"
+    r"(?=(?:\s+(?!(?:in|on|at|of|by|to|past|from|with|and|is)\b)\w+){0,2}"
+    r"\s+(?:\w+s|men|women|children|people|sheep|fish|geese|deer)\b)",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[a-z]+(?:['’][a-z]+)*", re.IGNORECASE)
+_BETWEEN_WORDS = re.compile(r"[\s.,;:!?()\"'“”’-]*")
 
+
+@functools.cache
+def _plain_words() -> frozenset[str]:
+    path = resources.files("rvos_nb") / "assets" / "plain_words.txt"
+    lines = path.read_text("utf-8").splitlines()
+    return frozenset(" ".join(line for line in lines if not line.startswith("#")).split())
+
+
+@functools.lru_cache(maxsize=2**14)
+def _is_plain(word: str) -> bool:
+    "Is the lower-case `word` in the list, as it is or with an English ending?"
+    word = re.sub("['’]s?$", "", word)
+    stems = {word}
+    for ending in ("s", "es", "d", "ed", "r", "er", "st", "est", "ing", "ly", "y"):
+        stem = word.removesuffix(ending)
+        if stem != word and len(stem) > 1:
+            stems |= {stem, stem + "e", stem.removesuffix("i") + "y"}
+            stems |= {stem[:-1]} if stem[-1] == stem[-2] else set()  # sitting: sit
+    return not stems.isdisjoint(_plain_words())
+
+
+def _is_known(text: str) -> bool:
+    "Does `text` hold nothing but plain English words, sides, places in an order and counts?"
+    for pattern in (_HARMLESS, _SIDE, _ORDER):
+        text = pattern.sub(" ", text)
+    plain = all(_is_plain(word.lower()) for word in _WORD.findall(text))
+    return plain and bool(_BETWEEN_WORDS.fullmatch(_WORD.sub(" ", text)))
+
+# %% ../nbs/15_augment.ipynb #225db1ec
 def can_flip(text: str) -> bool:
     "True where `flip_words(text)` is certainly true in the mirrored clip; in doubt False."
     sides = list(_SIDE.finditer(text))
-    if _MIRRORED.search(text) or (not sides and _ORDER.search(text)):
+    if not _is_known(text) or _MIRRORED.search(text) or (not sides and _ORDER.search(text)):
         return False
     return all(_is_side(text, m) for m in sides)
 
@@ -152,6 +195,8 @@ class Rules(NamedTuple):
 
 
 def _rules_of(expression: str) -> Rules:
+    if not _is_known(expression):
+        return Rules(flip=False, min_area=1.0, keep=1.0, every_object=True, colour=False)
     crop = 0.5, 0.7, False
     if names_place(expression):
         crop = 1.0, 1.0, True

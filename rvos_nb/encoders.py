@@ -20,8 +20,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from transformers import AutoBackbone, AutoConfig, AutoModel, AutoTokenizer
 
 # %% ../nbs/20_encoders.ipynb #0d99a6ec
+from .caches import find_feature_nodes
 from .config import RVOSError
-from .feature_nodes import find_feature_nodes
 from .runtime import read_tensors, write_text
 
 # %% ../nbs/20_encoders.ipynb #66b71153
@@ -116,7 +116,8 @@ class TinyBackbone(nn.Module):
         return x
 
 # %% ../nbs/20_encoders.ipynb #a121cf02
-_LOAD_ERRORS = (OSError, ValueError, KeyError, AttributeError, RuntimeError, ImportError)
+_LOAD_ERRORS = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)
+_LOAD_ERRORS += (ImportError,)
 
 
 def _four_stages(source: str) -> list[str]:
@@ -296,12 +297,15 @@ def text_encoder_source(name: str) -> str:
 def load_tokenizer(name: str):
     "The tokenizer of text encoder `name`; `RVOSError` where it cannot be had."
     try:
-        return AutoTokenizer.from_pretrained(text_encoder_source(name))
+        tokenizer = AutoTokenizer.from_pretrained(text_encoder_source(name))
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # where there are no files
+            raise ValueError("its vocabulary is empty")
     except (OSError, ValueError) as e:
         raise RVOSError(
             f"text encoder {name!r}: no tokenizer to be had ({str(e).splitlines()[0][:120]}); "
             "expected a hub name, a local folder with tokenizer files, or 'demo-bert'"
         ) from None
+    return tokenizer
 
 # %% ../nbs/20_encoders.ipynb #a9c806eb
 def _vocabulary(words: list[str]) -> list[str]:
@@ -371,6 +375,8 @@ class TextEncoder(nn.Module):
         if project:
             linear = nn.Linear(self.dim, self.dim)
             self.projection = nn.Sequential(linear, nn.LayerNorm(self.dim), nn.GELU())
+        known = torch.full((self.encoder.config.vocab_size,), weights != "none")
+        self.register_buffer("known_tokens", known)  # pretrained, or met in training
         self.encoder.requires_grad_(not frozen)
         if frozen:
             self.encoder.eval()  # no dropout in what is remembered
@@ -384,6 +390,8 @@ class TextEncoder(nn.Module):
         return self
 
     def forward(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
+        if self.training:
+            self.known_tokens[text_ids] = True
         encode = self._remember if self.frozen else self._encode
         words = encode(text_ids, text_mask)  # (N, L, D)
         if self.pooling == "cls":

@@ -158,7 +158,9 @@ def gallery(
         images, masks = _ask(segmenter, record, [e.text], times)
         truth, _ = _truth(record, e, times)
         rows.append([show_both(*shown) for shown in zip(images, masks[0], truth)])
-        labels.append(f"{row.video_id}, J {row.J:.2f}: {e.text}")
+        labels.append([(f"{row.video_id}, J {row.J:.2f}: {e.text}", None)])
+    if labels:
+        labels[0] += [("prediction", PREDICTED), ("truth", TRUE)]
     return contact_sheet(rows, labels, height=150)
 
 # %% ../nbs/53_visualization.ipynb #9ded35cb

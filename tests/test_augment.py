@@ -21,7 +21,10 @@ from rvos_nb.augment import (
     rules,
 )
 from rvos_nb.config import RVOSError
+from rvos_nb.datasets import load_annotations
+from rvos_nb.shapes import shapes_data
 from torch.utils.data import DataLoader, Dataset
+from torchvision.models._meta import _COCO_CATEGORIES
 
 SEEDS = range(200)
 WORDS = "left Left RIGHT rightmost left-hand leftwards".split()  # the sides come first
@@ -269,9 +272,109 @@ def test_ref_davis17_expressions(davis):
             lines = f.read_text(encoding).splitlines()
             texts |= {line.split('"')[1] for line in lines if line.count('"') >= 2}
     sided = [t for t in texts if flip_words(t) != t]
-    assert len(sided) > 30 and all(map(can_flip, sided))  # real expressions all mean a side
+    assert len(sided) > 30 and np.mean([can_flip(t) for t in sided]) > 0.95
     assert np.mean([names_colour(t) for t in texts]) > 0.5
-    assert np.mean([can_flip(t) for t in texts]) > 0.95
+    assert np.mean([can_flip(t) for t in texts]) > 0.97
+
+
+# --- words that are not known
+
+SIDE_WORDS = """
+links rechts linke linken linker rechte rechten rechter gauche droite
+izquierda derecha izquierdo derecho esquerda direita esquerdo direito
+sinistra destra sinistro destro stanga dreapta stânga linkerkant rechterkant
+vänster höger vanster hoger venstre højre høyre vinstri hægri vasen oikea
+vasemmalla oikealla vasak kreisi labi kairė dešinė kaire desine lewo prawo
+lewy prawej vlevo vpravo levo desno lijevo ljevo bal jobb balra jobbra sol
+sağ sag sola sağdaki soldaki majtas djathtas kiri kanan kaliwa kushoto kulia
+regs lofts clé deas chwith dde kleiz dehou ezker eskuin esquerra dreta
+xellug lemin osi otun hagu bidix midig слева справа левый правый ліворуч
+праворуч ляво дясно αριστερά δεξιά aristera dexia שמאל ימין يسار يمين چپ
+راست chap rast बाएँ दाएँ baayen daayen বাম ডান இடது வலது ซ้าย ขวา sai khwa
+trái phải trai phai 左 右 左边 右边 hidari migi zuo you 왼쪽 오른쪽 oenjjok maldekstre
+port starboard portside larboard dexter sinister nearside offside lefty
+righty southpaw lhs rhs lft leftt rigth leff east west eastern northeast
+southwest eastward clockwise anticlockwise widdershins o'clock 9
+nine-o'clock ← → ⬅ 👈 <- -> << number seven 1st l r gee haw babord tribord
+bâbord backboard steuerbord estribor lane driver's-side passenger-side
+seaward near-side off-side kerbside
+""".split()
+CARRIERS = [
+    "{}",
+    "the dog {}",
+    "the dog on the {}",
+    "on the {} side of the road",
+    "a man at {}",
+    "the {} one",
+    "dog facing {}",
+    "der Hund {}",
+    "el perro de la {}",
+    "le chien à {}",
+    "{} dog",
+    "the man on the {} in a red shirt",
+    "the dog, {}.",
+]
+
+
+def test_no_side_of_any_language_is_mirrored():
+    texts = [carrier.format(word) for word in SIDE_WORDS for carrier in CARRIERS]
+    assert len(texts) > 2000 and [t for t in texts if can_flip(t)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "at three",
+        "the car at half past three",
+        "the man at ten to two",
+        "player two",
+        "the two o'clock dog",
+        "the dog on the off side",
+        "the second runner",
+        "dog 3",
+        "\u200b",
+        "the d\u200bog",
+        "the dog \N{LEFTWARDS ARROW}",
+        "собака",
+        "xyzzy",
+    ],
+)
+def test_what_is_not_known_allows_nothing(text):
+    assert not can_flip(text)
+
+
+def test_an_unknown_word_gets_the_strictest_rules():
+    for text in ("der rote Hund links", "the xyzzy", "the dog \u200b"):
+        assert rules(text) == (False, 1.0, 1.0, True, False)
+    assert rules("a dog", "der Hund") == (False, 1.0, 1.0, True, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the man's two dogs",
+        "Two brown dogs running",
+        "a group of three men",
+        "the skinniest of the ponies (at the back)",
+        "“the girl’s bikes”",
+        "a lady riding a horse; the taller one",
+        "",
+    ],
+)
+def test_plain_english_is_known(text):
+    assert can_flip(text)
+
+
+def test_words_of_everyday_things_are_known():
+    "The names of COCO's categories, all but those that hold writing or tell the time."
+    names = [c for c in _COCO_CATEGORIES if c[0].isalpha() and c != "N/A"]
+    assert [c for c in names if not can_flip(f"the {c}")] == ["stop sign", "clock"]
+
+
+def test_expressions_of_the_embedded_data_are_known():
+    records = load_annotations(shapes_data(), "val").values()
+    texts = {e.text for record in records for e in record.expressions}
+    assert len(texts) > 50 and np.mean([can_flip(t) for t in texts]) == 1
 
 
 def test_the_notebooks_figures(davis):
@@ -280,9 +383,9 @@ def test_the_notebooks_figures(davis):
     found = [rules(e["exp"]) for v in videos for e in v["expressions"].values()]
     crops = [r.min_area for r in found]
     assert len(found) == 244
-    assert sum(r.flip for r in found) == 243
-    assert sum(not r.colour for r in found) == 146
-    assert (crops.count(1.0), crops.count(0.8)) == (70, 101)
+    assert sum(r.flip for r in found) == 240
+    assert sum(not r.colour for r in found) == 147
+    assert (crops.count(1.0), crops.count(0.8)) == (72, 99)
 
 
 # --- a group of expressions that share a clip

@@ -15,7 +15,6 @@ from rvos_nb import download as download_module
 from rvos_nb.check import check_data
 from rvos_nb.cli import main
 from rvos_nb.config import RVOSError
-from rvos_nb.datasets import DAVIS_2017
 from rvos_nb.download import (
     DAVIS_ARCHIVES,
     Archive,
@@ -24,6 +23,7 @@ from rvos_nb.download import (
     extract_zip,
     fetch,
 )
+from rvos_nb.layout import DAVIS_2017
 from rvos_nb.shapes import make_shapes
 
 

@@ -21,7 +21,7 @@ from rvos_nb.encoders import (
     packaged_text_encoder,
     write_text_encoder,
 )
-from rvos_nb.feature_nodes import find_feature_nodes
+from rvos_nb.caches import find_feature_nodes
 from rvos_nb.shapes import make_shapes, shape_words
 from small_models import IDS, MASK, counting
 from torch import nn
@@ -418,3 +418,16 @@ def test_memory_is_bounded_and_forgets_what_is_no_longer_true(bert, monkeypatch)
     t.load_state_dict(other.state_dict())
     assert not torch.equal(t(IDS, MASK), first)
     assert torch.equal(t(IDS, MASK), other(IDS, MASK))
+
+
+def test_known_tokens_are_those_of_training():
+    text = TextEncoder("demo-bert", "none")
+    tokenizer = load_tokenizer("demo-bert")
+    dog, cat = tokenizer(["a dog", "the zebra"], padding=True, return_tensors="pt")["input_ids"]
+    text.eval()(cat[None], torch.ones_like(cat)[None])
+    assert not text.known_tokens.any()  # looking is not learning
+    text.train()(dog[None], torch.ones_like(dog)[None])
+    assert text.known_tokens[dog].all() and text.known_tokens.sum() == len(set(dog.tolist()))
+    again = TextEncoder("demo-bert", "none")
+    again.load_state_dict(text.state_dict())
+    assert torch.equal(again.known_tokens, text.known_tokens)

@@ -117,3 +117,12 @@ def test_attention_is_ours_alone():
         word_attention(untrained(pooling="cls"), moving(1)[0], "the red circle")
     with pytest.raises(RVOSError, match="is empty"):
         word_attention(untrained(), moving(1)[0], " ")
+
+
+def test_the_gallery_says_its_colours_with_squares(record):
+    annotations = Annotations({record.id: record}, root=record.frames[0].parent, split="val")
+    scores = pd.DataFrame({"video_id": [record.id], "expression_id": ["0"], "J": [0.5]})
+    sheet = gallery(annotations, Bright(), scores)
+    legend = sheet[4:24].reshape(-1, 3)
+    for colour in (PREDICTED, TRUE):
+        assert (legend == colour).all(1).sum() >= 100, "a square of the very colour"
