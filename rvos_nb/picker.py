@@ -18,16 +18,22 @@ import numpy as np
 import torch
 
 # %% ../nbs/54_picker.ipynb #7fe50eb8
-from .checkpoints import find_checkpoint, load_or_backup
-from .config import RVOSError, config_from_dict
+from .config import RVOSError
 from .data import Expression, VideoRecord
 from .datasets import load_annotations
 from .draw import to_jpeg
-from .loaders import load_splits
+from .fit import run_data
 from .metrics import region_similarity
 from .parts import resize
-from .segmenter import EXPRESSIONS_AT_ONCE, Segmenter, check_expressions, load_segmenter
-from .video import Video, open_video
+from rvos_nb.segmenter import (
+    EXPRESSIONS_AT_ONCE,
+    Segmenter,
+    check_expressions,
+    confidence,
+    load_segmenter,
+    video_score,
+)
+from .video import Video, open_video, shapes_clip
 from .visualization import PREDICTED, TRUE, paint_mask, show_both
 
 # %% ../nbs/54_picker.ipynb #95574749
@@ -69,7 +75,7 @@ def _open_clip(source, width: int) -> _Clip:
     return _Clip(video, frames, record, every)
 
 # %% ../nbs/54_picker.ipynb #241a20e3
-def _at_size(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:  # [h,w] -> float32 [H,W]
+def at_size(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:  # [h,w] -> float32 [H,W]
     return resize(torch.from_numpy(x.astype(np.float32)), size).numpy()
 
 
@@ -93,7 +99,7 @@ def _clip_J(clip: _Clip, logits: np.ndarray, object_ids: tuple[int, ...]) -> np.
         truth = clip.truth(t, object_ids)
         if truth is not None:
             void = clip.record.masks.void(t * clip.every)
-            J[t] = region_similarity(truth, _at_size(x, truth.shape) > 0, void)
+            J[t] = region_similarity(truth, at_size(x, truth.shape) > 0, void)
     return None if np.isnan(J).all() else J
 
 # %% ../nbs/54_picker.ipynb #60154f17
@@ -204,12 +210,26 @@ class _Screen(widgets.VBox):
             self.quiet = False
 
 # %% ../nbs/54_picker.ipynb #dbfa6c86
+_LOW = 0.6  # a score below: low confidence
+
+
+def describe_answer(score: float, unread: list[str]) -> str:  # a `video_score`, `unread_words`
+    "How far an answer can be trusted, in words."
+    if score == 0:
+        said = "marked nowhere"
+    else:
+        said = f"probability {score:.2f}" + ", low confidence" * (score < _LOW)
+    names = ", ".join(f"“{word}”" for word in unread)
+    return said + (f", does not know {names}" if names else "")
+
+# %% ../nbs/54_picker.ipynb #cd894c83
 class _Answers:
     "A clip, what a segmenter finds in it, and the pictures of it."
 
     def __init__(self, segmenter: Segmenter, clip: _Clip):
         self.segmenter, self.clip = segmenter, clip
         self.found = {}  # expression -> logits float16 [T,h,w]
+        self.unread = []  # words of the expression that mean nothing to the segmenter
         self.jpegs = {}  # what was drawn
         self.asked = ""
         self.number = None  # of the expression in the annotations; None: one's own
@@ -222,22 +242,30 @@ class _Answers:
     def ask(self, text: str, number: int | None, progress: Callable[[int], None]) -> None:
         "Turn to `text`; `RVOSError`, and no change, where it cannot be asked."
         (text,) = check_expressions(text)
+        unread = getattr(self.segmenter, "unread_words", lambda text: [])(text)
         if text not in self.found:
             others = [" ".join(e.text.split()) for e in self.clip.expressions]
             new = dict.fromkeys([text, *(s for s in others if s and s not in self.found)])
             asked = list(new)[:EXPRESSIONS_AT_ONCE]
             self.found |= zip(asked, _clip_logits(self.segmenter, self.clip, asked, progress))
-        self.asked, self.number, self.J = text, number, None
+        self.asked, self.number, self.unread, self.J = text, number, unread, None
         if self.object_ids is not None:
             self.J = _clip_J(self.clip, self.found[text], self.object_ids)
+
+    def replace(self, logits: np.ndarray) -> None:
+        "Another answer to what is asked, logits [T,h,w]."
+        self.found[self.asked] = logits
+        self.jpegs.clear()
+        if self.object_ids is not None:
+            self.J = _clip_J(self.clip, logits, self.object_ids)
 
     def draw(self, t: int, view: str, alpha: float) -> np.ndarray:
         "Frame `t` as `view` shows it: uint8 [h,w,3]."
         image = self.clip.frames[t]
         size = image.shape[:2]
-        pred = _at_size(self.found[self.asked][t], size) > 0 if self.asked else None
+        pred = at_size(self.found[self.asked][t], size) > 0 if self.asked else None
         true = self.clip.truth(t, self.object_ids)
-        true = None if true is None else _at_size(true, size) > 0.5
+        true = None if true is None else at_size(true, size) > 0.5
         return _draw(image, pred, true, view=view, alpha=alpha)
 
     def picture(self, t: int, view: str, alpha: float) -> bytes:
@@ -259,22 +287,34 @@ class _Answers:
             here = "not labelled" if np.isnan(self.J[t]) else f"J {self.J[t]:.2f}"
             score = f"{here} here, {np.nanmean(self.J):.2f} on average"
         where = f"frame {t + 1} of {len(self.clip.frames)}"
-        return f"“{self.asked}” · {where} · {score}", values, color
+        scores = confidence(self.found[self.asked].astype(np.float32))
+        trust = describe_answer(float(video_score(scores[None])[0]), self.unread)
+        return f"“{self.asked}” · {where} · {score} · {trust}", values, color
 
 # %% ../nbs/54_picker.ipynb #76fa8c11
+def _by_name(paths) -> dict:
+    "{name: file}; where several have one name, each further one gets its number."
+    found = {}
+    for path in paths:
+        name, n = Path(path).name, 1
+        while (unique := name if n == 1 else f"{name} ({n})") in found:
+            n += 1
+        found[unique] = path
+    return found
+
+
 def _videos(data, source) -> dict:
     "{name: video} from whatever `VideoPicker` was given."
     if isinstance(data, dict):
         return data
     if isinstance(data, (list, tuple)):
-        return {Path(p).name: p for p in data}
+        return _by_name(data)
     if data:
         folder = Path(data).expanduser().is_dir()
         return load_annotations(data, "val") if folder else {Path(data).name: data}
     if not isinstance(source, (str, Path)):
         raise RVOSError("no data: give annotations, a data folder or videos beside the segmenter")
-    state = load_or_backup(find_checkpoint(source))
-    return load_splits(config_from_dict(state["config"], f"checkpoint in {source}"))["val"]
+    return run_data(source)
 
 # %% ../nbs/54_picker.ipynb #7590060e
 _OWN = -1  # the expression's number where one was typed
@@ -300,7 +340,7 @@ class VideoPicker(_Screen):
         self.segmenter, self.width = segmenter, width
         self.video.options = list(self.data)
         self._listen()
-        self.choose_video(next(iter(self.data)))
+        self._open_first()
 
     def _listen(self) -> None:
         self._on(self.video, self.choose_video)
@@ -314,12 +354,27 @@ class VideoPicker(_Screen):
     def _on(self, widget: widgets.Widget, act: Callable) -> None:
         widget.observe(lambda change: self.quiet or act(change["new"]), "value")
 
+    def _open_first(self) -> None:
+        "Show the first video that can be read; `RVOSError` where there is none."
+        problem = RVOSError("no video: give at least one beside the segmenter")
+        for name in self.data:
+            try:
+                return self._open(name)
+            except RVOSError as e:
+                problem = e
+        raise problem
+
     def choose_video(self, name: str) -> None:
-        "Show this video and what its first expression finds."
+        "Show this video and what its first expression finds; if it is broken, the one before."
         try:
-            self.answers = _Answers(self.segmenter, _open_clip(self.data[name], self.width))
+            self._open(name)
         except RVOSError as e:
-            return self.say(str(e), problem=True)
+            self.set_quietly([(self.video, "value", self.shown)])
+            self.say(f"{e}; on show is still {self.shown}", problem=True)
+
+    def _open(self, name: str) -> None:
+        self.answers = _Answers(self.segmenter, _open_clip(self.data[name], self.width))
+        self.shown = name
         clip = self.answers.clip
         choices = [(e.text, i) for i, e in enumerate(clip.expressions)]
         changes = [
@@ -377,3 +432,15 @@ class VideoPicker(_Screen):
         strip = _bar_strip(values, t, self.width, color)
         self.timeline.value = cv2.imencode(".png", strip[..., ::-1])[1].tobytes()
         self.say(text)
+
+# %% ../nbs/54_picker.ipynb #b33f4eb6
+def own_picker(segmenter: Segmenter, files: list) -> VideoPicker:
+    "A picker of `files`; of a bundled clip, and a line says why, where none of them is a video."
+    if files:
+        try:
+            return VideoPicker(segmenter, files)
+        except RVOSError as e:
+            print(f"{e}; on show is a bundled clip")
+    picker = VideoPicker(segmenter, {"bundled clip": shapes_clip()})
+    picker.type_expression("the blue star")
+    return picker

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import ipywidgets as widgets
@@ -21,7 +22,14 @@ from rvos_nb.data import IdMasks
 from rvos_nb.datasets import load_annotations
 from rvos_nb.draw import write_video
 from rvos_nb.metrics import region_similarity
-from rvos_nb.picker import _MAX_FRAMES, _OWN, VideoPicker, _bar_strip
+from rvos_nb.picker import (
+    _MAX_FRAMES,
+    _OWN,
+    VideoPicker,
+    _bar_strip,
+    describe_answer,
+    own_picker,
+)
 from rvos_nb.shapes import make_shapes
 from rvos_nb.video import shapes_clip
 from rvos_nb.visualization import PREDICTED, TRUE
@@ -232,8 +240,55 @@ def test_what_it_takes(segmenter, annotations, tmp_path):
         VideoPicker(segmenter)
     (tmp_path / "broken.mp4").write_text("no video")
     two = VideoPicker(Bright(), [clip, tmp_path / "broken.mp4"], width=160)
+    two.type_expression("the dog")
     two.video.value = "broken.mp4"
-    assert "not a video" in two.status.value and two.answers.clip.video.name == "clip.mp4"
+    assert "not a video" in two.status.value and "still clip.mp4" in two.status.value
+    assert two.video.value == two.answers.clip.video.name == "clip.mp4", "name and picture agree"
+    two.type_expression("the dog")
+    assert "not a video" not in two.status.value
+    first = VideoPicker(Bright(), [tmp_path / "broken.mp4", clip], width=160)
+    assert first.video.value == "clip.mp4"
+    with pytest.raises(RVOSError, match="not a video"):
+        VideoPicker(Bright(), [tmp_path / "broken.mp4"])
+
+
+def test_files_of_one_name_stay_apart(tmp_path):
+    paths = []
+    for n, value in enumerate((40, 120, 200)):
+        (tmp_path / str(n)).mkdir()
+        paths.append(tmp_path / str(n) / "clip.mp4")
+        write_video(paths[-1], [np.full((48, 80, 3), value, np.uint8)] * 2)
+    picker = VideoPicker(Bright(), paths, width=80)
+    assert picker.video.options == ("clip.mp4", "clip.mp4 (2)", "clip.mp4 (3)")
+    seen = []
+    for name in picker.video.options:
+        picker.choose_video(name)
+        seen.append(picker.answers.clip.frames[0].mean())
+    assert np.allclose(seen, (40, 120, 200), atol=4)
+
+
+def test_an_upload_that_is_none_leaves_the_bundled_clip(tmp_path, capsys):
+    (tmp_path / "notes.mp4").write_text("no video")
+    picker = own_picker(Bright(), [str(tmp_path / "notes.mp4")])
+    assert picker.video.value == "bundled clip" and picker.answers.asked
+    assert "notes.mp4" in capsys.readouterr().out
+    assert own_picker(Bright(), []).video.value == "bundled clip"
+    asked = own_picker(Bright(), [shapes_clip()])
+    assert asked.answers.asked == "" and "Type an expression" in asked.status.value
+
+
+def test_what_is_not_understood_is_said(picker):
+    picker.segmenter.unread_words = lambda text: [w for w in text.split() if w == "dog"]
+    try:
+        picker.type_expression("the dog")
+        assert "does not know “dog”" in picker.status.value
+        assert "probability 0." in picker.status.value
+        picker.type_expression("the star")
+        assert "does not know" not in picker.status.value
+    finally:
+        del picker.segmenter.unread_words
+    assert describe_answer(0.55, []) == "probability 0.55, low confidence"
+    assert describe_answer(0.0, []) == "marked nowhere"
 
 
 def test_a_run_brings_its_data(segmenter, annotations, tmp_path):
@@ -309,12 +364,12 @@ def write_notebook(folder):
 
 
 @contextmanager
-def voila(folder):
-    "Serves the notebook and yields its address."
+def voila(folder, name="picker.ipynb"):
+    "Serves a notebook and yields its address."
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [sys.executable, "-m", "voila", "picker.ipynb", "--no-browser", f"--port={port}"]
+    command = [sys.executable, "-m", "voila", name, "--no-browser", f"--port={port}"]
     with open(folder / "log", "w") as log:
         server = subprocess.Popen(
             [*command, "--Voila.ip=127.0.0.1"], cwd=folder, stdout=log, stderr=log
@@ -334,23 +389,38 @@ def voila(folder):
         server.wait(30)
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    "A Chromium page that shows the picker, and what the page complained of."
+def tools():
+    "Chromium's path; skips where something is missing."
     for name in ("voila", "playwright"):
         if not importlib.util.find_spec(name):
             pytest.skip(f"{name} is not installed: it comes with the dev extra")
     chromium = find_chromium()
     if not chromium:
         pytest.skip("no Chromium on this machine (RVOS_CHROMIUM names one)")
+    return chromium
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "Chromium, once for this file: there may be one driver of it at a time."
+    chromium = tools()
     from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, browser):
+    "A Chromium page that shows the picker, and what the page complained of."
     from rvos_nb.fit import demo_run
 
     demo_run()  # trained now, if at all, and not while the browser waits
     folder = tmp_path_factory.mktemp("voila")
     write_notebook(folder)
-    with voila(folder) as url, sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with voila(folder) as url:
         size = {"width": 720, "height": 720}
         page = browser.new_page(viewport=size, device_scale_factor=1)
         page.complaints = []
@@ -359,7 +429,7 @@ def page(tmp_path_factory):
         page.goto(url, timeout=240_000)
         page.wait_for_selector(".rvos-image", timeout=240_000)
         yield page
-        browser.close()
+        page.close()
 
 
 def seen(page):
@@ -482,3 +552,59 @@ def keep_a_picture(page, path):
     if os.environ.get("RVOS_SCREENSHOTS"):
         shutil.copy(path, os.environ["RVOS_SCREENSHOTS"])
     assert path.stat().st_size > 10_000
+
+
+NBS = Path(__file__).resolve().parent.parent / "nbs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, shown", [("54_picker", 2), ("56_corrections", 1)])
+def test_after_run_all_each_picker_is_in_a_good_state(tmp_path, browser, name, shown):
+    "The notebook itself, executed from first to last cell, and what its reader then clicks."
+    from rvos_nb.fit import demo_run
+
+    demo_run()
+    shutil.copy(NBS / f"{name}.ipynb", tmp_path)
+    with voila(tmp_path, f"{name}.ipynb") as url:
+        page = browser.new_page(viewport={"width": 900, "height": 900})
+        page.set_default_timeout(240_000)
+        page.goto(url)
+        page.wait_for_selector(".rvos-image")
+        page.wait_for_timeout(1000)
+        states = page.locator(".rvos-status")
+        assert states.count() == shown
+        for i in range(shown):
+            assert "frame 1 of" in states.nth(i).inner_text()
+            colour = states.nth(i).locator("span").evaluate("s => getComputedStyle(s).color")
+            assert colour != "rgb(176, 0, 32)", "no problem on show"
+        if name == "56_corrections":
+            clicks_correct(page)
+        page.close()
+
+
+def clicks_correct(page):
+    "A click on what is marked, as not that: nothing is marked any more; undo brings it back."
+    from rvos_nb.segmenter import load_segmenter
+    from rvos_nb.fit import demo_run
+
+    page.locator(".rvos-picker").scroll_into_view_if_needed()
+    found = load_segmenter(demo_run(), device="cpu").segment(shapes_clip(), "the blue star")
+    rows, columns = np.nonzero(cv2.erode(found.masks[0, 0].astype(np.uint8), np.ones((5, 5))))
+    box = page.locator(".rvos-image").bounding_box()
+    middle = len(rows) // 2
+    x = box["x"] + box["width"] * (columns[middle] + 0.5) / found.masks.shape[3]
+    y = box["y"] + box["height"] * (rows[middle] + 0.5) / found.masks.shape[2]
+    said = status(page)
+    page.locator(".rvos-meaning button", has_text="not that").click()
+    page.mouse.click(x, y)
+    page.wait_for_function(CHANGED, arg=said)
+    assert "marked nowhere" in status(page), status(page)
+    page.locator(".rvos-undo").click()
+    page.wait_for_function(
+        "said => document.querySelector('.rvos-status').innerText == said", arg=said
+    )
+    page.locator(".rvos-keep").click()
+    wait(page, "kept: “the blue star”")
+    if os.environ.get("RVOS_SCREENSHOTS_LABELS"):
+        path = os.environ["RVOS_SCREENSHOTS_LABELS"]
+        page.locator(".rvos-picker").screenshot(path=path, type="jpeg", quality=85)
