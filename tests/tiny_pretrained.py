@@ -1,0 +1,146 @@
+"Tiny, randomly initialised models of other families, in folders that `from_pretrained` reads."
+
+from pathlib import Path
+
+import torch
+import transformers as tr
+
+WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] . ? the red circle star a blue dog on left what is".split()
+SIDE = 128
+
+
+def _save(folder: Path, model, processor) -> str:
+    model.eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+def _letters() -> tuple:
+    # a tokenizer of CLIP that knows letters only, and what a text model must know about it
+    letters = [chr(c) for c in range(97, 123)]
+    pieces = letters + [c + "</w>" for c in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    tokens = tr.CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=[])
+    text = dict(vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    text |= dict(intermediate_size=37, bos_token_id=52, eos_token_id=53, pad_token_id=53)
+    return tokens, text
+
+
+def tiny_owl(folder: Path) -> str:
+    torch.manual_seed(0)
+    tokens, text = _letters()
+    tokens.model_max_length = 32  # the processor pads to it
+    text |= dict(max_position_embeddings=32)
+    vision = dict(image_size=SIDE, patch_size=16, hidden_size=32, num_hidden_layers=2)
+    vision |= dict(num_attention_heads=4, intermediate_size=37)
+    cfg = tr.Owlv2Config(text_config=text, vision_config=vision, projection_dim=32)
+    pixels = tr.Owlv2ImageProcessor(size={"height": SIDE, "width": SIDE})
+    return _save(folder, tr.Owlv2ForObjectDetection(cfg), tr.Owlv2Processor(pixels, tokens))
+
+
+def tiny_clipseg(folder: Path) -> str:
+    torch.manual_seed(0)
+    tokens, text = _letters()
+    vision = dict(image_size=64, patch_size=16, hidden_size=32, num_hidden_layers=2)
+    vision |= dict(num_attention_heads=4, intermediate_size=37)
+    cfg = tr.CLIPSegConfig(
+        text_config=text,
+        vision_config=vision,
+        projection_dim=64,
+        reduce_dim=32,
+        extract_layers=[1],
+        decoder_num_attention_heads=4,
+        decoder_intermediate_size=32,
+    )
+    pixels = tr.ViTImageProcessor(size={"height": 64, "width": 64})
+    return _save(folder, tr.CLIPSegForImageSegmentation(cfg), tr.CLIPSegProcessor(pixels, tokens))
+
+
+def tiny_dino(folder: Path, mm: bool = False) -> str:
+    torch.manual_seed(0)
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    swin = tr.SwinConfig(
+        window_size=7,
+        embed_dim=8,
+        depths=[1] * 4,
+        num_heads=[1] * 4,
+        image_size=96,
+        out_indices=[2, 3, 4],
+    )
+    text = dict(model_type="bert", vocab_size=len(WORDS), hidden_size=8, num_hidden_layers=2)
+    text |= dict(num_attention_heads=2, intermediate_size=8, max_position_embeddings=32)
+    how = dict(
+        backbone_config=swin,
+        text_config=text,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=4,
+        decoder_ffn_dim=4,
+        num_queries=5,
+        num_feature_levels=4,
+        encoder_n_points=2,
+        decoder_n_points=3,
+        max_text_len=24,
+    )
+    if mm:
+        model = tr.MMGroundingDinoForObjectDetection(tr.MMGroundingDinoConfig(**how))
+    else:
+        model = tr.GroundingDinoForObjectDetection(tr.GroundingDinoConfig(**how))
+    pixels = tr.GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 160})
+    tokens = tr.BertTokenizer(str(folder / "vocab.txt"))
+    return _save(folder, model, tr.GroundingDinoProcessor(pixels, tokens))
+
+
+def tiny_sam2(folder: Path) -> str:
+    torch.manual_seed(0)
+    size = {"height": SIDE, "width": SIDE}
+    det = tr.Sam2HieraDetConfig(
+        hidden_size=12,
+        image_size=[SIDE, SIDE],
+        patch_stride=[4, 4],
+        patch_kernel_size=[7, 7],
+        patch_padding=[3, 3],
+        blocks_per_stage=[1, 2, 2, 1],
+        embed_dim_per_stage=[12, 24, 48, 96],
+        num_attention_heads_per_stage=[1, 2, 4, 8],
+        global_attention_blocks=[4],
+    )
+    vision = tr.Sam2VisionConfig(
+        backbone_config=det,
+        backbone_channel_list=[96, 48, 24, 12],
+        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+        fpn_hidden_size=128,
+    )
+    from transformers.models.sam2_video import configuration_sam2_video as parts
+
+    prompt = parts.Sam2VideoPromptEncoderConfig(
+        image_size=SIDE, patch_size=16, mask_input_channels=8, hidden_size=128
+    )
+    decoder = parts.Sam2VideoMaskDecoderConfig(
+        hidden_size=128,
+        mlp_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        iou_head_hidden_dim=32,
+    )
+    cfg = tr.Sam2VideoConfig(
+        vision_config=vision,
+        prompt_encoder_config=prompt,
+        mask_decoder_config=decoder,
+        image_size=SIDE,
+        memory_attention_hidden_size=128,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=32,
+        memory_attention_rope_feat_sizes=[8, 8],
+        memory_encoder_hidden_size=128,
+        memory_encoder_output_channels=64,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=32,
+    )
+    video = tr.Sam2VideoVideoProcessor(size=size)
+    processor = tr.Sam2VideoProcessor(tr.Sam2ImageProcessor(size=size), video)
+    return _save(folder, tr.Sam2VideoModel(cfg), processor)
