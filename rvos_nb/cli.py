@@ -65,16 +65,54 @@ class DataCheck:
     "Read every frame, mask and expression once and list what is wrong; exit code 1 if anything is."
 
     root: Positional[Path]  # folder of the data
+    format: str = ""  # of the data, such as mevis or labelme; "": told by what is there
 
     def run(self) -> int:
         from rvos_nb.check import check_data
 
-        problems = check_data(self.root)
+        problems = check_data(self.root, format=self.format)
         if not problems.empty:
             shown = problems.drop(columns="video")
             print(shown.to_string(index=False, justify="left", max_colwidth=200))
         n = len(problems)
         print(f"{self.root}: {n or 'no'} problem{'s' * (n != 1)} found")
+        return int(n > 0)
+
+# %% ../nbs/70_cli.ipynb #d62108b0
+@dataclass
+class DataConvert:
+    "Write data of any format in the native layout: the same frames, masks and expressions."
+
+    root: Positional[Path]  # folder of the data
+    out: Positional[Path]  # new folder
+    format: str = ""  # of the data; "": told by what is there
+    val_fraction: float = 0.0  # share of the videos for val, where there is no val split
+
+    def run(self) -> int:
+        from rvos_nb.convert import convert_data
+
+        how = dict(format=self.format, val_fraction=self.val_fraction)
+        print(f"converted: {convert_data(self.root, self.out, **how)}")
+        return 0
+
+# %% ../nbs/70_cli.ipynb #2eb416c2
+@dataclass
+class DataCheckSubmission:
+    "Check a zip of masks for an evaluation server; exit code 1 if anything is wrong with it."
+
+    zip: Positional[Path]  # of masks, as Ref-YouTube-VOS or MeViS wants them
+    data: str = ""  # folder of the data: every video, expression and frame of it must be there
+    split: str = "val"
+    format: str = ""  # of the data; "": told by what is there
+
+    def run(self) -> int:
+        from rvos_nb.submissions import check_submission
+
+        problems = check_submission(self.zip, self.data, self.split, self.format)
+        if not problems.empty:
+            print(problems.to_string(index=False, justify="left", max_colwidth=200))
+        n = len(problems)
+        print(f"{self.zip}: {n or 'no'} problem{'s' * (n != 1)} found")
         return int(n > 0)
 
 # %% ../nbs/70_cli.ipynb #26746695
@@ -108,12 +146,14 @@ class DataCopyPaste:
 # %% ../nbs/70_cli.ipynb #138c6adb
 @dataclass
 class Data:
-    "Make, download or check data, or paste objects of its videos into each other."
+    "Make, download, check or convert data, or paste objects of its videos into each other."
 
     command: Union[
         Annotated[DataDemo, subcommand("demo")],
         Annotated[DataDownload, subcommand("download")],
         Annotated[DataCheck, subcommand("check")],
+        Annotated[DataConvert, subcommand("convert")],
+        Annotated[DataCheckSubmission, subcommand("check-submission")],
         Annotated[DataCopyPaste, subcommand("copy-paste")],
     ]
 
@@ -151,27 +191,46 @@ def preset_in(args: list[str]) -> str:
     return known[0] if known else "best" if any(named["--data"]) else "demo"
 
 # %% ../nbs/70_cli.ipynb #b130fa73
+def one_source(run: str, model: str) -> str:
+    "What `load_segmenter` is to load: a run, or a model by name."
+    if bool(run) == bool(model):
+        raise ConfigError("expected either --run RUN or --model NAME, such as --model clipseg")
+    return run or model
+
+# %% ../nbs/70_cli.ipynb #222f19b2
 @dataclass
 class Evaluate:
     "Score a run or anybody's masks: J and F under three protocols, baselines, oracles, pictures."
 
-    out: Path  # folder for scores.csv, summary.json and the pictures
+    out: str = ""  # folder for scores.csv, summary.json and the pictures, or --submission
     run_folder: Annotated[str, tyro.conf.arg(name="run")] = ""  # run to score, or --predictions
+    model: str = ""  # of others, by name, such as clipseg or grounded-sam2; needs --data
     predictions: str = ""  # folder with anno_{0..3}/<video>/ and/or Annotations/<video>/<id>/
     data: str = ""  # folder of the data; "": the data that the run was trained on
     split: str = "val"
+    format: str = ""  # of the data, such as mevis or labelme; "": told by what is there
+    submission: str = ""  # new zip of masks for the server of Ref-YouTube-VOS or MeViS
     save_masks: bool = False  # also write the masks, in both layouts, under out/masks
     overwrite: bool = False  # replace results of an earlier evaluation in `out`
 
     def run(self) -> int:
         from rvos_nb.results import report
+        from rvos_nb.submissions import submit
 
+        import rvos_nb.pretrained  # noqa: F401  registers its names
+
+        run = one_source(self.run_folder, self.model) if self.model else self.run_folder
+        what = dict(run=run, predictions=self.predictions)
+        what |= dict(data=self.data, split=self.split, format=self.format)
+        if not self.out and not self.submission:
+            raise ConfigError("expected --out FOLDER for scores, --submission ZIP, or both")
+        if self.submission:
+            print(f"submission: {submit(self.submission, overwrite=self.overwrite, **what)}")
+        if not self.out:
+            return 0
         report(
             self.out,
-            run=self.run_folder,
-            predictions=self.predictions,
-            data=self.data,
-            split=self.split,
+            **what,
             save_masks=self.save_masks,
             overwrite=self.overwrite,
         )
@@ -186,8 +245,9 @@ class Predict:
     expressions: Positional[
         tuple[str, ...]
     ]  # what to segment, such as "the dog" "the man on the left"
-    run_folder: Annotated[str, tyro.conf.arg(name="run")]  # run folder or checkpoint
     out: Path  # folder for the results
+    run_folder: Annotated[str, tyro.conf.arg(name="run")] = ""  # run folder, or --model
+    model: str = ""  # clipseg, grounded-sam2, or grounded-sam2:DETECTOR,TRACKER (nbs/models.md)
     overlay: bool = True  # write overlay.mp4
     max_side: int = 0  # make frames smaller whose longer side has more pixels; 0: never
     every: int = 1  # take each n-th frame
@@ -196,10 +256,12 @@ class Predict:
     overwrite: bool = False  # replace an earlier prediction in `out`
 
     def run(self) -> int:
+        import rvos_nb.pretrained  # noqa: F401  registers its names
         from rvos_nb.segmenter import load_segmenter, predict
 
+        source = one_source(self.run_folder, self.model)
         found = predict(
-            load_segmenter(self.run_folder, self.device, all_pieces=self.all_pieces),
+            load_segmenter(source, self.device, all_pieces=self.all_pieces),
             self.video,
             self.expressions,
             self.out,
@@ -216,8 +278,56 @@ class Predict:
         if found["complete"]:
             print(f"results: {self.out}")
             return 0
-        print(f"results: {self.out}; interrupted after {frames} frames, which are all there")
+        print(f"results: {self.out}; not complete: {found['reason']}")
         return 130
+
+# %% ../nbs/70_cli.ipynb #1d97138d
+@dataclass
+class Push:
+    "Put a run on a model hub: weights, settings and a model card. Private unless --public."
+
+    run_folder: Annotated[Positional[str], tyro.conf.arg(name="run")]  # run folder or checkpoint
+    repo_id: Annotated[Positional[str], tyro.conf.arg(name="name")]  # user/name
+    trained_on: str = ""  # the data in words, such as "DAVIS-2017"; not needed for talking shapes
+    license: str = ""  # under which the weights may be used, such as cc-by-nc-4.0
+    evaluation: str = ""  # folder that `rvos evaluate --run RUN` wrote: its figures go to the card
+    public: bool = False  # a new model may be seen by all
+    dry_run: str = ""  # write what would be uploaded to this folder, and send nothing
+
+    def run(self) -> int:
+        from rvos_nb.sharing import push_run
+
+        done = push_run(
+            self.run_folder,
+            self.repo_id,
+            trained_on=self.trained_on,
+            license=self.license,
+            evaluation=self.evaluation,
+            public=self.public,
+            dry_run=self.dry_run,
+        )
+        print(f"{'not sent, written to' if self.dry_run else 'uploaded'}: {done}")
+        return 0
+
+# %% ../nbs/70_cli.ipynb #e4e5ac54
+@dataclass
+class App:
+    "A web page on this machine: a clip and expressions in, masks out. Needs rvos_nb[app]."
+
+    model: str = ""  # run folder, checkpoint, user/name or a known name; "": the demo model
+    host: str = ""  # address to listen at, such as 0.0.0.0; "": this machine alone
+    port: int = 0  # to listen at; 0: a free one from 7860
+    share: bool = False  # also through a public address of gradio's servers
+    space: str = ""  # write the folder of a Hugging Face Space, and serve nothing
+
+    def run(self) -> int:
+        from rvos_nb.app import run_app, write_space
+
+        if self.space:
+            print(f"space: {write_space(self.space, self.model)}")
+            return 0
+        run_app(self.model, self.host, self.port, share=self.share)
+        return 0
 
 # %% ../nbs/70_cli.ipynb #177d4b60
 def one_line(box: str) -> str:
@@ -239,7 +349,7 @@ def one_line(box: str) -> str:
     return f"{what} ({lead} {' or '.join(flags)})"
 
 # %% ../nbs/70_cli.ipynb #4908629e
-def parse(args: list[str]) -> Data | Train | Evaluate | Predict:
+def parse(args: list[str]) -> Data | Train | Evaluate | Predict | Push | App:
     "The command that `args` describe; a slip exits with code 2 and one line, --help with code 0."
     preset = preset_in(args)
     train = subcommand("train", default=Train(preset, Config.preset(preset)))
@@ -248,6 +358,8 @@ def parse(args: list[str]) -> Data | Train | Evaluate | Predict:
         Annotated[Train, train],
         Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Predict, subcommand("predict")],
+        Annotated[Push, subcommand("push")],
+        Annotated[App, subcommand("app")],
     ]
     box = io.StringIO()
     try:
@@ -266,12 +378,12 @@ def parse(args: list[str]) -> Data | Train | Evaluate | Predict:
 
 # %% ../nbs/70_cli.ipynb #73a7cf35
 def main(args: list[str] | None = None) -> int:
-    "The program `rvos`: exit code 0; 1 bad data or run, 2 wrong command, 130 interrupted."
+    "The program `rvos`: exit code 0; 1 bad data or run, 2 wrong command, 130 partial results."
     try:
         return parse(sys.argv[1:] if args is None else args).run()
     except ConfigError as e:
         return _complain(e, 2)
-    except RVOSError as e:
+    except (RVOSError, OSError) as e:  # the system's own errors name the file and the reason
         return _complain(e, 1)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from rvos_nb.cli import main, one_line, preset_in
+from rvos_nb.shapes import make_shapes
 
 
 def rvos(*args):
@@ -15,7 +16,14 @@ def rvos(*args):
     return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
 
 
-TRAIN_FLAGS = "--preset --lr --backbone-weights --max-minutes --resume --init-from --max-videos"
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    "A data folder of a few clips."
+    folder = tmp_path_factory.mktemp("small") / "shapes"
+    return make_shapes(folder, n_train=2, n_val=1, n_frames=(4, 5), progress=False)
+
+
+TRAIN_FLAGS = "--preset --lr --backbone-weights --max-minutes --runs --init-from --max-videos"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +68,7 @@ def test_a_preset_becomes_the_defaults(capsys):
         ("train --decoder unet", "bilinear"),
         ("train --clip-len 0", "clip_len = 0: expected 1 or more"),
         ("train --feature-cache", "feature_cache = True: expected freeze_backbone"),
-        ("train --image-size 3", "Expected 2 values"),
+        ("train --image-size 3", "xpected 2"),
         ("train --epoch 3", "did you mean"),
         ("train --preset worst", "report"),
         ("", "data"),
@@ -116,10 +124,33 @@ def test_train_closes_with_the_table_of_evaluate(tmp_path):
     assert (run / "samples.jpg").exists() and (run / "curves.png").exists()
     scores = pd.read_csv(run / "scores.csv")
     assert {"best_model.pth", "last.pth"} == set(scores.checkpoint)
-    r = rvos(*args)
-    assert r.returncode == 1 and "already holds a run" in r.stderr
-    r = rvos(*args, "--resume", "--epochs", "2")
+    r = rvos(*args, "--lr", "0.1")
+    assert r.returncode == 1 and "holds another run: lr was" in r.stderr
+    r = rvos(*args, "--epochs", "2")
     assert r.returncode == 0 and "epoch   2" in r.stdout, r.stdout + r.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "train --data {data} --out {bad}",
+        "train --data {data} --runs {bad}",
+        "train --data {data}",
+        "data demo {bad}",
+        "data copy-paste {data} {bad} --train 1 --val 1 --frames 2",
+        "evaluate --predictions {data} --data {data} --out {bad}",
+    ],
+)
+def test_what_cannot_be_written_is_one_line(args, small, tmp_path, monkeypatch, capsys):
+    "Below a file nobody can make a folder, not even root."
+    (tmp_path / "file").touch()
+    bad = tmp_path / "file" / "below"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RVOS_HOME", str(tmp_path / "home" if "bad" in args else bad))
+    code = main(args.format(data=small, bad=bad).split())
+    err = capsys.readouterr().err
+    assert code == 1 and err.count("\n") == 1 and str(bad.parent) in err and "cannot be" in err, err
+    assert not (tmp_path / "home" / "cache").exists() and not (tmp_path / "runs").exists()
 
 
 def test_one_line_reads_boxes_of_any_terminal():

@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(p for p in (ROOT / "rvos_nb").glob("*.py") if not p.stem.startswith("_"))
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 SCRIPTS = sorted([*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
-MOST_LINES = {"shapes": 400}  # code lines; the embedded data is the one long story
-MOST_PUBLIC_NAMES = 150
+# code lines; the embedded data is one long story, the page and the widget are one form each
+MOST_LINES = {"shapes": 400, "app": 370, "picker": 365}
+MOST_PUBLIC_NAMES = 165  # of 45 modules: readers, hub, app and models of others came in
 
 
 def ruff(*args) -> str:
