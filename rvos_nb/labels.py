@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/05_labels.ipynb #6e302264
-import base64, binascii, io, math, pickle, re
+import base64, binascii, io, math, pickle, re, struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -156,6 +156,7 @@ class _PlainUnpickler(pickle._Unpickler):  # the one in Python: a forged size ca
 
 _NO_PICKLE = (pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError, EOFError)
 _NO_PICKLE += (RecursionError, OverflowError, MemoryError, AssertionError, NameError, ImportError)
+_NO_PICKLE += (struct.error,)  # a number that breaks off
 _TO_JSON = """python -c "import json; from pickle import load; from sys import argv; \
 json.dump(load(open(argv[1], 'rb'), encoding='latin-1'), open(argv[1] + '.json', 'w'), \
 default=str)" FILE"""

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rvos_nb.config import RVOSError
 from rvos_nb.data import Problems
 from rvos_nb.datasets import load_annotations
+from rvos_nb.labels import read_refs
 from rvos_nb.submissions import check_submission
 
 CASES = {
@@ -280,3 +281,10 @@ def test_zips(tmp_path_factory, data):
     bad = folder / "bad.zip"
     bad.write_bytes(data.draw(damaged(good.read_bytes())))
     survives(check_submission, bad)
+
+
+@pytest.mark.parametrize("end", [b"r\x01", b"X\x05\x00", b"\x8b\x02", b"J\x00", b"G\x40"])
+def test_a_pickle_that_breaks_off_within_a_number(end, tmp_path):
+    (tmp_path / "refs(unc).p").write_bytes(b"\x80\x04]" + end)
+    with pytest.raises(RVOSError, match="not a pickle of plain lists"):
+        read_refs(tmp_path / "refs(unc).p", lambda where, what: None)
