@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from rvos_nb.caches import FrameCache
 from rvos_nb.config import Config
-from rvos_nb.data import read_frame
+from rvos_nb.pictures import read_picture
 from rvos_nb.datasets import load_annotations
 from rvos_nb.encoders import VisualBackbone
 from rvos_nb.loss import RVOSLoss
@@ -52,7 +52,7 @@ def frame_cache() -> tuple[float, float]:
 
         def decode():
             for i in t:
-                cv2.resize(read_frame(record.frames[i]), size[::-1], interpolation=cv2.INTER_AREA)
+                cv2.resize(read_picture(record.frames[i]), size[::-1], interpolation=cv2.INTER_AREA)
                 record.masks.mask(int(i), ids)
 
         def read():

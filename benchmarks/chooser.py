@@ -24,7 +24,8 @@ from _common import BACKBONE, DAVIS, TEXT, named, train
 from rvos_nb.chooser import Chooser
 from rvos_nb.claims import Reading
 from rvos_nb.copy_paste import COPY_PASTE, copy_paste_splits
-from rvos_nb.data import VideoRecord, read_frame
+from rvos_nb.data import VideoRecord
+from rvos_nb.pictures import read_picture
 from rvos_nb.datasets import load_annotations
 from rvos_nb.matcher import TrackMatcher
 from rvos_nb.runtime import cache_dir
@@ -87,7 +88,7 @@ def answers(record: VideoRecord, segmenter, matcher, ways: dict) -> Iterator[tup
         masks = np.stack([record.masks.mask(t, (o,)) for o in objects])
         given = {"logits": found.logits}
         if matcher is not None:
-            given["scores"] = matcher.score(read_frame(record.frames[t]), masks, vectors)
+            given["scores"] = matcher.score(read_picture(record.frames[t]), masks, vectors)
         for (way, without), chooser in choosers.items():
             kept = [k for k in range(len(objects)) if k != without]
             rows = [asked.index(text) for text in chooser.asked]

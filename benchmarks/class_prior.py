@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 from rvos_nb.caches import normalise
 from rvos_nb.config import Config
 from rvos_nb.copy_paste import copy_paste_data
-from rvos_nb.data import VideoRecord, read_frame
+from rvos_nb.data import VideoRecord
+from rvos_nb.pictures import read_picture
 from rvos_nb.datasets import load_annotations
 from rvos_nb.encoders import masked_mean
 from rvos_nb.model import RVOSModel
@@ -63,7 +64,9 @@ def frame_rows(model: RVOSModel, record: VideoRecord, t: int) -> list[dict]:
     "A row a map and expression of frame `t`."
     height, width = model.cfg.image_size
     cells = (width // 16, height // 16)
-    image = cv2.resize(read_frame(record.frames[t]), (width, height), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(
+        read_picture(record.frames[t]), (width, height), interpolation=cv2.INTER_AREA
+    )
     covered = {}
     for o in record.object_ids():
         mask = record.masks.mask(t, (o,)).astype(np.float32)

@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 from rvos_nb.checkpoints import save_checkpoint
 from rvos_nb.config import Config
-from rvos_nb.data import read_frame
+from rvos_nb.pictures import read_picture
 from rvos_nb.datasets import load_annotations
 from rvos_nb.draw import write_video
 from rvos_nb.metrics import region_similarity
@@ -138,7 +138,7 @@ def seam(videos=("dog", "goat", "dance-twirl"), n: int = 40) -> pd.DataFrame:
     segmenter = load_segmenter(os.environ["RVOS_RUN"], device="cpu")
     annotations, rows = load_annotations(os.environ["RVOS_DAVIS"], "val"), []
     for video in videos:
-        frames = [read_frame(f) for f in annotations[video].frames[:n]]
+        frames = [read_picture(f) for f in annotations[video].frames[:n]]
         text = annotations[video].expressions[0].text
 
         def plain(starts):

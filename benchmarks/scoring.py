@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from _common import DAVIS, named
 
-from rvos_nb.data import read_mask
+from rvos_nb.pictures import read_mask
 from rvos_nb.datasets import load_annotations
 from rvos_nb.evaluation import evaluate, overview
 from rvos_nb.layout import ANNOTATORS, write_ids

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 
 # %% ../nbs/62_breakdowns.ipynb #f58daf1a
 from .config import RVOSError
-from .data import Annotations, VideoRecord, read_frame
+from .data import Annotations, VideoRecord
+from .pictures import read_picture
 from .draw import contact_sheet, mute, overlay, pick_frames
 from .evaluation import BASELINES, CONTROLS, PROTOCOLS
 from .evaluation import bootstrap, confidence_interval, overview
@@ -262,7 +263,7 @@ def prediction_row(
         if t not in picks:
             continue
         h, w = record.masks.size
-        frame = cv2.resize(read_frame(record.frames[t]), (w, h), interpolation=cv2.INTER_AREA)
+        frame = cv2.resize(read_picture(record.frames[t]), (w, h), interpolation=cv2.INTER_AREA)
         truth = record.masks.mask(t, one.expressions[0].object_ids).view(np.uint8)
         mask = found.masks[0]
         shown = overlay(mute(frame, mask), mask, (230, 159, 0), 0.6)

@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/17_caches.ipynb #31dd2e3b
 from .config import RVOSError
-from .data import Annotations, VideoRecord, read_frame
+from .data import Annotations, VideoRecord
+from .pictures import read_picture
 from .runtime import cache_dir, knob, lock
 
 # %% ../nbs/17_caches.ipynb #28f7fa5c
@@ -167,7 +168,7 @@ class FrameCache:
 
     def _decode(self, record: VideoRecord, place: _Place, frames, planes, labelled) -> None:
         for t, path in enumerate(record.frames):
-            image = read_frame(path)
+            image = read_picture(path)
             frames[place.first_frame + t] = _resized(image, self.size, cv2.INTER_AREA)
             if record.masks is None or not record.masks.labelled(t):
                 continue  # its planes stay zero

@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/13_check.ipynb #193a032d
 from .config import RVOSError
-from .data import IdMasks, MaskSource, Problems, VideoRecord, read_frame
+from .data import IdMasks, MaskSource, Problems, VideoRecord
+from .pictures import read_picture
 from .datasets import DATASETS, SPLITS, known_splits, load_annotations
 from .runtime import cache_dir, lock, write_text
 
@@ -44,7 +45,7 @@ def _check_frame(frame: Path, masks: MaskSource | None, t: int) -> tuple[dict[in
     "The ids in frame `t` with their areas, and what is wrong with its frame and mask."
     problems, ids, size = [], {}, None
     try:
-        size = read_frame(frame).shape[:2]
+        size = read_picture(frame).shape[:2]
     except RVOSError as e:
         problems.append(_message(e, frame))
     if masks is None or not masks.labelled(t):

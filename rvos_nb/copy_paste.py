@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 # %% ../nbs/16_copy_paste.ipynb #0bd6b6a8
 from .augment import can_flip, flip_words, names_place
 from .config import AugmentConfig, ConfigError, RVOSError
-from .data import Annotations, VideoRecord, read_frame
+from .data import Annotations, VideoRecord
+from .pictures import read_picture
 from .datasets import load_annotations
 from .layout import ANNOTATORS, already_made, move_into_place, write_clip, write_texts
 from .runtime import cache_dir, knob, lock, make_folder, write_text
@@ -133,7 +134,7 @@ def _read_pair(
     record: VideoRecord, t: int, size: tuple[int, int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     "Frame [H,W,3] and ids [H,W], resized to `size`; `RVOSError` where theirs differ."
-    image, ids = read_frame(record.frames[t]), _read_ids(record, t)
+    image, ids = read_picture(record.frames[t]), _read_ids(record, t)
     if image.shape[:2] != ids.shape:
         raise RVOSError(
             f"{record.frames[t]}: size {image.shape[1::-1]}, but its mask is {ids.shape[::-1]}"

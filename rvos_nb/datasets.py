@@ -19,8 +19,17 @@ from PIL import Image
 
 # %% ../nbs/12_datasets.ipynb #04ac17b8
 from .config import ConfigError, RVOSError
-from .data import MAX_TOKENS, Annotations, Expression, IdMasks, MaskSource, Problems
-from .data import VideoRecord, decode_mask, frame_size, read_frame, read_mask
+from rvos_nb.data import (
+    Annotations,
+    Expression,
+    IdMasks,
+    MAX_TOKENS,
+    MaskSource,
+    Problems,
+    VideoRecord,
+    decode_mask,
+)
+from .pictures import picture_size, read_mask, read_picture
 from .folders import FoundSplit, FoundVideo, ShapeMasks, read_legend, split_names
 from .formats import FORMATS, Format, frame_folders, picture_folders
 from .labels import read_meta
@@ -134,7 +143,7 @@ class _Shapes:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.found.size or frame_size(self.frames[0])
+        return self.found.size or picture_size(self.frames[0])
 
     def labelled(self, t: int) -> bool:
         return self.found.labelled[t]
@@ -225,8 +234,8 @@ def _unpainted(source: _PaintedIds, t: int) -> np.ndarray:
     path = source.paths[t]
     if path is None:
         raise RVOSError(f"frame {t} has no mask; ask labelled({t}) first")
-    rgb = read_frame(path).astype(np.int32)
-    if rgb.shape[:2] != (size := frame_size(source.frames[t])):
+    rgb = read_picture(path).astype(np.int32)
+    if rgb.shape[:2] != (size := picture_size(source.frames[t])):
         found = f"height and width {rgb.shape[:2]}"
         raise RVOSError(f"{path}: {found}, but its frame has {size}")
     code = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 # %% ../nbs/26_matcher.ipynb #16f967dd
 from .claims import read_expression
 from .config import RVOSError
-from .data import Annotations, read_frame
+from .data import Annotations
+from .pictures import read_picture
 from .encoders import conv_norm_act, masked_mean
 from .model import RVOSModel
 
@@ -111,7 +112,7 @@ class TrackMatcher(nn.Module):
         n = len(record.frames)
         crops = {o: [] for o in said}
         for t in sorted({0, n // 3, 2 * n // 3}):
-            image = read_frame(record.frames[t])
+            image = read_picture(record.frames[t])
             for o in said:
                 if (mask := record.masks.mask(t, (o,))).any():
                     crops[o].append(_enlarge(image, mask))

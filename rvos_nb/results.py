@@ -20,7 +20,8 @@ import pandas as pd
 from .breakdowns import bar_chart, breakdowns, decay, time_chart, worst_sheet
 from .checkpoints import find_checkpoint, load_best
 from .config import ConfigError, config_from_dict
-from .data import Annotations, VideoRecord, read_frame
+from .data import Annotations, VideoRecord
+from .pictures import read_picture
 from .datasets import load_annotations
 from .draw import contact_sheet, figure_to_image, overlay, pick_frames, save_image
 from .evaluation import BASELINES, ORDER
@@ -63,7 +64,7 @@ def _shown(segmenter: Segmenter, record: VideoRecord, i: int) -> list[np.ndarray
     for t, found in enumerate(predictions_of(segmenter, one)):
         if t in picks:
             rest = ~found.masks[0]
-            frame = read_frame(record.frames[t])
+            frame = read_picture(record.frames[t])
             h, w = rest.shape
             frame = cv2.resize(frame, (w, h), interpolation=cv2.INTER_AREA)
             row.append(overlay(frame, rest, "black", 0.7, outline=False))

@@ -21,9 +21,9 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/64_submissions.ipynb #d6a02ea3
 from .config import RVOSError
-from .data import Annotations, ObjectMasks, VideoRecord, frame_size
+from .data import Annotations, ObjectMasks, VideoRecord
+from .pictures import BROKEN_PICTURE, picture_size
 from .datasets import load_annotations
-from .pictures import BROKEN_PICTURE
 from .predictions import predictions_of
 from .results import scored
 from .runtime import atomic_file
@@ -159,7 +159,7 @@ def _check(path: str | Path, annotations: Annotations | None) -> pd.DataFrame:
             else:
                 rows += _incomplete(set(infos), annotations, top)
                 videos = {PurePosixPath(name).parts[-3] for name in infos} & set(annotations)
-                sizes = {v: frame_size(annotations[v].frames[0]) for v in videos}
+                sizes = {v: picture_size(annotations[v].frames[0]) for v in videos}
             if not infos:
                 rows.append((str(path), "no masks in it"))
             rows += _wrong_masks(archive, infos, sizes)
@@ -182,7 +182,7 @@ def _sized(record: VideoRecord) -> VideoRecord:
     "The record with masks that only know their size, where the true ones are hidden."
     if record.masks is not None:
         return record
-    none = ObjectMasks(frame_size(record.frames[0]), {}, labelled=[False] * len(record.frames))
+    none = ObjectMasks(picture_size(record.frames[0]), {}, labelled=[False] * len(record.frames))
     return replace(record, masks=none)
 
 

@@ -21,7 +21,8 @@ from rvos_nb.caches import (
     normalise,
 )
 from rvos_nb.config import RVOSError
-from rvos_nb.data import Annotations, IdMasks, VideoRecord, read_frame, read_mask
+from rvos_nb.data import Annotations, IdMasks, VideoRecord
+from rvos_nb.pictures import read_mask, read_picture
 from rvos_nb.datasets import load_annotations
 from rvos_nb.layout import write_ids
 from rvos_nb.shapes import make_shapes
@@ -77,7 +78,7 @@ def test_the_cache_holds_what_is_on_disk(shapes, tmp_path, capsys):
     assert "MB" in capsys.readouterr().out
     video = list(val)[1]
     record, t = val[video], np.array([2, 0])
-    assert np.array_equal(cache.read(video, t)[0], read_frame(record.frames[2]))
+    assert np.array_equal(cache.read(video, t)[0], read_picture(record.frames[2]))
     for o in record.object_ids():
         assert np.array_equal(cache.masks(video, t, (o,))[1], record.masks.mask(0, (o,)))
     assert cache.labelled(video, t).all() and not cache.void(video, t).any()
@@ -128,7 +129,7 @@ def test_hidden_masks_leave_the_frames(tmp_path):
     frames = write_frames(tmp_path / "frames", 2)
     hidden = Annotations({"v": VideoRecord("v", frames, None, [])}, tmp_path, "test")
     cache = FrameCache(hidden, (48, 80), tmp_path)
-    assert np.array_equal(cache.read("v", [1])[0], read_frame(frames[1]))
+    assert np.array_equal(cache.read("v", [1])[0], read_picture(frames[1]))
     assert not cache.labelled("v", [0, 1]).any()
 
 

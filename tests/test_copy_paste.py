@@ -23,7 +23,8 @@ from rvos_nb.copy_paste import (
     copy_paste_splits,
     host_guest_pairs,
 )
-from rvos_nb.data import Annotations, Expression, ObjectMasks, VideoRecord, read_frame
+from rvos_nb.data import Annotations, Expression, ObjectMasks, VideoRecord
+from rvos_nb.pictures import read_picture
 from rvos_nb.datasets import load_annotations
 from rvos_nb.layout import ANNOTATORS, write_clip, write_texts
 from rvos_nb.shapes import make_shapes
@@ -176,7 +177,7 @@ def test_it_loads_and_nothing_is_wrong_with_it(out):
             assert {e.kind for e in record.expressions} == {COPY_PASTE} == {"copy-paste"}
             assert len(record.frames) == 5 and record.object_ids() == record.masks.objects(2)
             assert record.object_ids() == (1, 2)
-            assert read_frame(record.frames[0]).shape == (96, 160, 3)
+            assert read_picture(record.frames[0]).shape == (96, 160, 3)
     assert check_data(out, quiet=True).empty
 
 
@@ -185,7 +186,7 @@ def test_train_and_val_never_mix(source, out):
     for split in ("train", "val"):
         own = list(load_annotations(source, split))
         for v, record in load_annotations(out, split).items():
-            frame = read_frame(record.frames[2]).astype(int)
+            frame = read_picture(record.frames[2]).astype(int)
             for i, part in enumerate(parts(v), 1):
                 colour = np.roll(COLOUR, own.index(part))
                 seen = np.median(frame[record.masks.mask(2, (i,))], 0)
@@ -261,7 +262,7 @@ def test_sizes_and_lengths(train, tmp_path):
     "The size that training asks for; guests of another size; a video shorter than the clip."
     small = made_of(train, tmp_path / "small", 3, frames=30, size=(48, 80))
     for record in small.values():
-        assert len(record.frames) == 8 and read_frame(record.frames[7]).shape == (48, 80, 3)
+        assert len(record.frames) == 8 and read_picture(record.frames[7]).shape == (48, 80, 3)
         assert record.masks.size == (48, 80)
     videos = only("bear") | {"val": VIDEOS["val"]}
     mixed = write_data(tmp_path / "mixed", videos)
@@ -470,7 +471,7 @@ def test_davis(davis, tmp_path):
     for record in found.values():
         guest, host = (np.stack([record.masks.mask(t, (o,)) for t in range(4)]) for o in (2, 1))
         assert guest.shape == (4, 128, 224) and guest.mean() >= 0.008 and host.any()
-        assert len(np.unique(read_frame(record.frames[0]))) > 100
+        assert len(np.unique(read_picture(record.frames[0]))) > 100
     pairs = {frozenset(c[:2]) for c in host_guest_pairs(load_annotations(davis, "val"))}
     alike = (("dog", "libby"), ("car-shadow", "car-roundabout"))
     assert not pairs & {frozenset(p) for p in alike}

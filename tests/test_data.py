@@ -18,12 +18,10 @@ from rvos_nb.data import (
     Problems,
     VideoRecord,
     expression_table,
-    frame_size,
     object_table,
     other_expression,
-    read_frame,
-    read_mask,
 )
+from rvos_nb.pictures import picture_size, read_mask, read_picture
 from rvos_nb.layout import davis_palette, write_ids
 
 SIZE = (24, 32)
@@ -80,7 +78,7 @@ def test_masks_are_ids_never_colours(tmp_path):
 
 
 def test_missing_and_broken_pictures_are_named(tmp_path):
-    for read in (read_frame, read_mask, frame_size):
+    for read in (read_picture, read_mask, picture_size):
         with pytest.raises(RVOSError, match=r"none\.png: no such"):
             read(tmp_path / "none.png")
         (tmp_path / "text.png").write_text("no picture")
@@ -94,7 +92,7 @@ def test_a_mask_of_another_size_is_refused_before_it_is_decoded(tmp_path, monkey
     monkeypatch.setattr(Image.Image, "load", lambda self: read_pixels.append(1))
     with pytest.raises(RVOSError, match=r"m\.png: height and width \(60, 80\).*\(6, 8\)"):
         read_mask(tmp_path / "m.png", (6, 8))
-    assert frame_size(tmp_path / "m.png") == (60, 80) and not read_pixels
+    assert picture_size(tmp_path / "m.png") == (60, 80) and not read_pixels
 
 
 # --- masks from pictures of ids

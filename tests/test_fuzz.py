@@ -6,17 +6,18 @@ Each ends in a result or in RVOSError, never in another exception, a hang or a w
 import io
 import json
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from malformed import cases, damaged, survives
 from PIL import Image
 from rvos_nb.check import _check_frame, check_data
-from rvos_nb.config import RVOSError, config_from_dict
-from rvos_nb.data import IdMasks, Problems, read_frame, read_mask
+from rvos_nb.config import config_from_dict
+from rvos_nb.data import IdMasks, Problems
+from rvos_nb.pictures import read_mask, read_picture
 from rvos_nb.datasets import load_annotations, read_meta_expressions, read_text_annotations
 from rvos_nb.layout import ANNOTATORS
 from rvos_nb.runtime import read_tensors
@@ -31,17 +32,6 @@ CASES = {
     "checkpoints": 200,
 }  # 2,400 in all
 pytestmark = pytest.mark.slow
-SLOW = 60_000  # ms: a case that takes longer hangs
-
-
-def cases(kind):
-    return settings(
-        max_examples=CASES[kind],
-        deadline=SLOW,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -63,37 +53,6 @@ def shapes(tmp_path_factory):
     )
 
 
-def survives(f, *args):
-    "Calls f; only RVOSError may come out."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL warns of large pictures
-        try:
-            return f(*args)
-        except RVOSError as e:
-            str(e).encode("utf-8", errors="backslashreplace")
-            return None
-
-
-def damaged(good: bytes):
-    "Strategies that damage a good file: cut, flip bytes, insert, repeat."
-    where, byte = st.integers(0, len(good) - 1), st.integers(0, 255)
-
-    def apply(cuts, flips, insert):
-        b = bytearray(good)
-        for i, v in flips:
-            b[i] = v
-        at, extra = insert
-        b[at:at] = extra
-        return bytes(b[:cuts])
-
-    return st.builds(
-        apply,
-        st.one_of(st.just(10**9), where),
-        st.lists(st.tuples(where, byte), max_size=8),
-        st.tuples(where, st.binary(max_size=20)),
-    )
-
-
 # --- expressions
 
 NAMES = st.one_of(
@@ -111,7 +70,7 @@ LINES = st.one_of(
 )
 
 
-@cases("text files")
+@cases(CASES["text files"])
 @given(
     files=st.lists(
         st.one_of(st.lists(LINES, max_size=6).map("\n".join), st.binary(max_size=200)),
@@ -158,7 +117,7 @@ VIDEOS = JSON | st.dictionaries(NAMES, VIDEO, max_size=3)
 META = JSON | st.fixed_dictionaries({"videos": VIDEOS})
 
 
-@cases("JSON")
+@cases(CASES["JSON"])
 @given(
     content=st.one_of(
         META.map(lambda x: json.dumps(x).encode()),
@@ -206,7 +165,7 @@ def picture(kind: str, mode: str) -> bytes:
 PNG, JPEG = picture("PNG", "P"), picture("JPEG", "RGB")
 
 
-@cases("PNG")
+@cases(CASES["PNG"])
 @given(
     content=st.one_of(
         damaged(PNG),
@@ -222,7 +181,7 @@ def test_png(box, content):
     assert ids is None or (ids.dtype == np.uint8 and ids.ndim == 2)
 
 
-@cases("JPEG")
+@cases(CASES["JPEG"])
 @given(
     content=st.one_of(
         damaged(JPEG),
@@ -236,7 +195,7 @@ def test_jpeg(box, content, mask):
     box.mkdir(exist_ok=True)
     (box / "f.jpg").write_bytes(content)
     (box / "f.png").write_bytes(mask)
-    frame = survives(read_frame, box / "f.jpg")
+    frame = survives(read_picture, box / "f.jpg")
     assert frame is None or (frame.dtype == np.uint8 and frame.ndim == 3)
     masks = IdMasks([box / "f.png"], [box / "f.jpg"])
     ids, problems = survives(_check_frame, box / "f.jpg", masks, 0)
@@ -246,7 +205,7 @@ def test_jpeg(box, content, mask):
 # --- the folder as a whole
 
 
-@cases("ImageSets")
+@cases(CASES["ImageSets"])
 @given(
     names=st.one_of(
         st.lists(NAMES, max_size=4).map(
@@ -269,7 +228,7 @@ def test_lists_and_tables(box, shapes, names, kinds):
     assert set(survives(check_data, root, True).columns) == {"split", "video", "where", "problem"}
 
 
-@cases("checkpoints")
+@cases(CASES["checkpoints"])
 @given(
     content=st.one_of(
         st.binary(max_size=200),

@@ -7,14 +7,14 @@ import copy
 import json
 import pickle
 import shutil
-import warnings
 import zipfile
 from pathlib import Path
 
 import layouts
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from malformed import cases, damaged, survives
 from rvos_nb.config import RVOSError
 from rvos_nb.data import Problems
 from rvos_nb.datasets import load_annotations
@@ -34,27 +34,6 @@ CASES = {
     "zips": 100,
 }  # 2,250 in all
 pytestmark = pytest.mark.slow
-
-
-def cases(kind):
-    return settings(
-        max_examples=CASES[kind],
-        deadline=60_000,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
-def survives(f, *args):
-    "Calls f; only RVOSError may come out."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return f(*args)
-        except RVOSError as e:
-            str(e).encode("utf-8", errors="backslashreplace")
-            return None
 
 
 def read_all(root: Path, split: str = "train") -> None:
@@ -107,26 +86,6 @@ def spoilt(draw, good):
     return value
 
 
-def damaged(good: bytes):
-    "Bytes that are cut, changed, or have others between them."
-    where, byte = st.integers(0, len(good) - 1), st.integers(0, 255)
-
-    def apply(cut, flips, insert):
-        b = bytearray(good)
-        for i, v in flips:
-            b[i] = v
-        at, extra = insert
-        b[at:at] = extra
-        return bytes(b[:cut])
-
-    return st.builds(
-        apply,
-        st.one_of(st.just(10**9), where),
-        st.lists(st.tuples(where, byte), max_size=6),
-        st.tuples(where, st.binary(max_size=12)),
-    )
-
-
 def json_or_damage(path: Path):
     good = json.loads(path.read_text())
     text = spoilt(good).map(lambda x: json.dumps(x).encode("utf-8", errors="surrogatepass"))
@@ -171,31 +130,31 @@ def fuzz(outer: Path, name: str, file: str, data, strategy) -> None:
         shutil.copy(spare, path)
 
 
-@cases("labelme")
+@cases(CASES["labelme"])
 @given(data=st.data())
 def test_labelme(outer, data):
     fuzz(outer, "labelme", FILES["labelme"], data, json_or_damage)
 
 
-@cases("coco")
+@cases(CASES["coco"])
 @given(data=st.data())
 def test_coco(outer, data):
     fuzz(outer, "coco", FILES["coco"], data, json_or_damage)
 
 
-@cases("coco-frames")
+@cases(CASES["coco-frames"])
 @given(data=st.data())
 def test_coco_frames(outer, data):
     fuzz(outer, "coco-frames", FILES["coco-frames"], data, json_or_damage)
 
 
-@cases("mevis")
+@cases(CASES["mevis"])
 @given(data=st.data(), file=st.sampled_from(["mask_dict.json", "meta_expressions.json"]))
 def test_mevis(outer, data, file):
     fuzz(outer, "mevis", f"train/{file}", data, json_or_damage)
 
 
-@cases("refcoco")
+@cases(CASES["refcoco"])
 @given(data=st.data())
 def test_refcoco(outer, data):
     def refs(path):
@@ -205,7 +164,7 @@ def test_refcoco(outer, data):
     fuzz(outer, "refcoco", "refs(unc).p", data, refs)
 
 
-@cases("pickles")
+@cases(CASES["pickles"])
 @given(data=st.data())
 def test_pickles(outer, data):
     fuzz(outer, "refcoco", "refs(unc).p", data, lambda path: damaged(path.read_bytes()))
@@ -233,7 +192,7 @@ def xml(path):
     return st.one_of(st.lists(edit, min_size=1, max_size=3).map(change), damaged(path.read_bytes()))
 
 
-@cases("cvat")
+@cases(CASES["cvat"])
 @given(data=st.data())
 def test_cvat(outer, data):
     fuzz(outer, "cvat", FILES["cvat"], data, xml)
@@ -252,13 +211,13 @@ def csv_text(path):
     return st.one_of(free, damaged(path.read_bytes()))
 
 
-@cases("tables")
+@cases(CASES["tables"])
 @given(data=st.data())
 def test_tables(outer, data):
     fuzz(outer, "masks", "expressions.csv", data, csv_text)
 
 
-@cases("legends")
+@cases(CASES["legends"])
 @given(data=st.data())
 def test_legends(outer, data):
     lines = st.lists(st.lists(st.one_of(CELLS, NUMBER), max_size=4).map(":".join), max_size=4)
@@ -267,7 +226,7 @@ def test_legends(outer, data):
     fuzz(outer, "painted", "labelmap.txt", data, kinds)
 
 
-@cases("zips")
+@cases(CASES["zips"])
 @given(data=st.data())
 def test_zips(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "zips"

@@ -16,7 +16,8 @@ from rvos_nb.augment import flip_words
 from rvos_nb.caches import FeatureCache, denormalise
 from rvos_nb.config import AugmentConfig, Config, ConfigError, DataConfig, RVOSError
 from rvos_nb.copy_paste import COPY_PASTE
-from rvos_nb.data import Expression, IdMasks, read_frame
+from rvos_nb.data import Expression, IdMasks
+from rvos_nb.pictures import read_picture
 from rvos_nb.datasets import hold_out, load_annotations
 from rvos_nb.encoders import load_tokenizer
 from rvos_nb.layout import write_ids
@@ -561,7 +562,7 @@ def test_every_nth_frame_and_copy_paste_clips_are_for_training_alone(shapes):
     for v in clips:
         assert len(thin["train"][v].frames) == cfg.augment.copy_paste_frames
         assert set(v.rsplit("-", 1)[0].split("+")) <= set(whole["train"])  # none that is held out
-        assert read_frame(thin["train"][v].frames[0]).shape == (*SIZE, 3)
+        assert read_picture(thin["train"][v].frames[0]).shape == (*SIZE, 3)
     for split in ("dev", "val"):
         assert list(thin[split]) == list(whole[split])
         for v, record in thin[split].items():

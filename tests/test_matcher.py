@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from rvos_nb.config import Config, RVOSError
-from rvos_nb.data import read_frame
+from rvos_nb.pictures import read_picture
 from rvos_nb.datasets import load_annotations
 from rvos_nb.matcher import TrackMatcher, _enlarge
 from rvos_nb.model import RVOSModel
@@ -68,7 +68,7 @@ def test_it_learns_colours_and_leaves_the_model_alone(matcher, shapes):
         objects = list(record.object_ids())
         masks = np.stack([record.masks.mask(0, (o,)) for o in objects])
         vectors = matcher.vectors([e.text for e in record.expressions])
-        scores = matcher.score(read_frame(record.frames[0]), masks, vectors)
+        scores = matcher.score(read_picture(record.frames[0]), masks, vectors)
         right += [
             objects[k] == e.object_ids[0] for k, e in zip(scores.argmax(1), record.expressions)
         ]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from rvos_nb.caches import FeatureCache, FrameCache, normalise
 from rvos_nb.config import Config, ConfigError
-from rvos_nb.data import read_frame
+from rvos_nb.pictures import read_picture
 from rvos_nb.datasets import load_annotations
 from rvos_nb.encoders import load_tokenizer
 from rvos_nb.model import ClassPrior, RVOSModel, class_vectors, keep_best_components
@@ -355,7 +355,7 @@ def test_a_real_class_prior_finds_a_bear(davis, weights):
     model = RVOSModel(Config.preset("best", **knobs).model).eval()
     assert torch.equal(class_vectors(model.text, model.tokenizer), model.prior.vectors)
     (H, W), record = model.cfg.image_size, load_annotations(davis, "train")["bear"]
-    frame = cv2.resize(read_frame(record.frames[0]), (W, H), interpolation=cv2.INTER_AREA)
+    frame = cv2.resize(read_picture(record.frames[0]), (W, H), interpolation=cv2.INTER_AREA)
     features = model.encode_frames(normalise(torch.from_numpy(frame).permute(2, 0, 1))[None, None])
     tokens = model.tokenizer(["a brown bear", "a white bus"], padding=True, return_tensors="pt")
     mask = tokens["attention_mask"]

@@ -18,7 +18,7 @@ from PIL import Image
 from rvos_nb.checkpoints import load_best, save_checkpoint
 from rvos_nb.cli import main
 from rvos_nb.config import Config, RVOSError
-from rvos_nb.data import read_frame
+from rvos_nb.pictures import read_picture
 from rvos_nb.draw import PALETTE, video_writer, write_video
 from rvos_nb.layout import davis_palette
 from rvos_nb.model import RVOSModel
@@ -176,7 +176,7 @@ def test_all_pieces(run, tmp_path):
 
 def test_a_real_video(run, tmp_path, davis):
     frames = sorted((davis / "DAVIS/JPEGImages/480p/dog").glob("*.jpg"))
-    write_video(tmp_path / "dog.mp4", map(read_frame, frames), fps=24)
+    write_video(tmp_path / "dog.mp4", map(read_picture, frames), fps=24)
     args = ["predict", "--run", str(run), str(tmp_path / "dog.mp4"), "the dog", "the grass"]
     assert main([*args, "--out", str(tmp_path / "out")]) == 0
     check(tmp_path / "out", len(frames), (480, 854), fps=24, texts=["the dog", "the grass"])

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from rvos_nb.check import check_data
 from rvos_nb.config import RVOSError
-from rvos_nb.data import Annotations, Expression, ObjectMasks, Problems, VideoRecord, frame_size
+from rvos_nb.data import Annotations, Expression, ObjectMasks, Problems, VideoRecord
+from rvos_nb.pictures import picture_size
 from rvos_nb.datasets import DATASETS, Reader, load_annotations
 
 # --- the format: <root>/<split>/<video>/*.jpg, and <root>/<split>/labels.json with
@@ -27,7 +28,7 @@ def read(root: Path, split: str, problems: Problems) -> Annotations:
             problems.add(video, root / split / video, "no frames; expected *.jpg")
             continue
         tracks = {int(o): polygons for o, polygons in entry["objects"].items()}
-        masks = ObjectMasks(frame_size(frames[0]), tracks, path)
+        masks = ObjectMasks(picture_size(frames[0]), tracks, path)
         said = enumerate(entry["expressions"])
         expressions = [Expression(str(i), text, tuple(ids)) for i, (text, ids) in said]
         records[video] = VideoRecord(video, frames, masks, expressions)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from rvos_nb.check import check_data
 from rvos_nb.config import RVOSError
-from rvos_nb.data import read_frame
+from rvos_nb.pictures import read_picture
 from rvos_nb.datasets import load_annotations
 from rvos_nb.evaluation import evaluate
 from rvos_nb.layout import ANNOTATORS, davis_palette, write_ids
@@ -229,7 +229,7 @@ def test_turned_frames_are_upright_everywhere(tmp_path, turn):
     Folder(tmp_path).write(turn=turn)
     is_right(tmp_path)
     (record,) = load_annotations(tmp_path, "val").values()
-    frame = read_frame(record.frames[0])
+    frame = read_picture(record.frames[0])
     assert frame.shape == (*SIZE, 3) and frame[10, 10, 0] > 180 > 90 > frame[10, 10, 2]
 
 
@@ -540,7 +540,7 @@ def test_inputs_that_people_have(number):
     assert (scores["J"] == 1).all()
     if number == "03":  # the shapes are where the masks say: a colour stands out there
         record = next(iter(val.values()))
-        frame = read_frame(record.frames[0]).astype(int)
+        frame = read_picture(record.frames[0]).astype(int)
         colourful = frame.max(2) - frame.min(2)
         mask = record.masks.mask(0, record.object_ids())
         assert colourful[mask].mean() > 2 * colourful[~mask].mean()
