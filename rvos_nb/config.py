@@ -53,7 +53,7 @@ for _range, _names in (
     (_AT_LEAST_1, "expressions_per_clip frame_stride copy_paste_frames"),
     (_NOT_NEGATIVE, "epoch_size max_videos copy_paste_clips workers patience max_minutes seed"),
     (_NOT_NEGATIVE, "checkpoint_minutes weight_decay"),
-    (_NOT_NEGATIVE, "bce_weight dice_weight focal_weight contrastive_weight"),
+    (_NOT_NEGATIVE, "bce_weight dice_weight focal_weight contrastive_weight presence_weight"),
 ):
     _RANGES.update(dict.fromkeys(_names.split(), _range))
 
@@ -99,9 +99,10 @@ class DataConfig(_Group):
 
     root: Annotated[str, tyro.conf.arg(name="data")] = ""  # folder of the data; "": talking shapes
     format: str = ""  # of the data, such as mevis or labelme; "": told by what is there
+    mix: str = ""  # train on several folders, by shares: DAVIS:2,CLIPS:1; --data is one of them
     skip_bad: bool = False  # leave videos with broken files out; otherwise a run stops at the first
-    split_kind: Literal["attribute", "all"] = (
-        "attribute"  # talking shapes: looks only, or all kinds
+    split_kind: Literal["attribute", "all", "generalised"] = (
+        "attribute"  # talking shapes: looks; all kinds; looks of one object, of several or of none
     )
     shapes_clips: int = 240  # training clips of the talking shapes; drawing 30 takes a second
     clip_len: int = 1  # frames of a training clip; more shows motion and costs in proportion
@@ -168,6 +169,7 @@ class ModelConfig(_Group):
     decoder: Literal["bilinear", "fpn", "dynamic"] = (
         "fpn"  # x32; a pyramid; a pyramid shared by all
     )
+    presence: bool = False  # a head that says, frame by frame, whether the object is there at all
     single_object: bool = False  # of a mask in several pieces keep the most confident ones
     component_ratio: float = (
         0.8  # a piece stays when its peak logit reaches this share of the highest
@@ -200,6 +202,7 @@ class LossConfig(_Group):
     dice_weight: float = 0.6  # overlap: small objects count as much as large ones
     focal_weight: float = 0.1  # hard pixels count more
     contrastive_weight: float = 1.0  # expressions and objects of one clip choose each other
+    presence_weight: float = 0.0  # is the object in the frame at all?
 
     def __post_init__(self):
         super().__post_init__()
@@ -230,7 +233,7 @@ class RunConfig(_Group):
     name: str = "demo"  # the preset that this began from; also names the run folder
     out: str = ""  # run folder; "": the one in `runs` with the same settings and data, or a new one
     runs: str = "runs"  # where new run folders go, named <name>-<data>-<date>-<time>
-    init_from: str = ""  # run folder or checkpoint whose weights this run starts from (fine-tuning)
+    init_from: str = ""  # run, checkpoint or user/name whose weights this run starts from
     val_every: int = 2  # epochs between validations
     patience: int = 0  # validations without a better IoU before training stops; 0: never
     max_minutes: float = 3.0  # stop cleanly after this long, everything saved; 0: no limit

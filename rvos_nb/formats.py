@@ -300,7 +300,7 @@ def _find_refcoco(root: Path, split: str, complain) -> FoundSplit:
     known = [key for key in frames if rows[key]]
     return FoundSplit([coco_image(instances, images[k], frames[k], rows[k]) for k in known])
 
-
+# %% ../nbs/09_formats.ipynb #6ec2a070
 def _coco_file(root: Path, split: str) -> tuple[Path | None, bool]:
     "(file, whether nothing in its name says a split)."
     places = [place for place in (root / "annotations", root) if place.is_dir()]
@@ -362,7 +362,7 @@ def _masks_of(
             found[v] = PngMasks(paths, legend if kind == "painted" else None)
     return found
 
-
+# %% ../nbs/09_formats.ipynb #298ca648
 def _is_own(kind: str, root: Path, split: str) -> bool:
     if not _has_own(root, split):
         return False

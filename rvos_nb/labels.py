@@ -239,7 +239,7 @@ def name_objects(found: Iterable[tuple[str, str]], wanted: frozenset[str]) -> di
         names[label, number] = next((name for name in options if name in wanted), usual)
     return names
 
-
+# %% ../nbs/05_labels.ipynb #0a959778
 def _runs(mask: np.ndarray) -> dict:
     "A bool mask [H,W] as COCO's compressed run lengths."
     found = coco_mask.encode(np.asfortranarray(mask, np.uint8))
@@ -264,7 +264,7 @@ def _ellipse(x: float, y: float, rx: float, ry: float, n: int = 64) -> list:
     points = [(x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles]
     return [[value for point in points for value in point]]
 
-
+# %% ../nbs/05_labels.ipynb #4e5c726a
 def _labelme_area(shape: dict, size: tuple[int, int]) -> object:
     "Polygons or run lengths; None for what has no area."
     kind, points = shape.get("shape_type") or "polygon", shape["points"]

@@ -91,7 +91,7 @@ class Span(NamedTuple):
     start: int
     end: int
 
-
+# %% ../nbs/04_layout.ipynb #c837180b
 class _Blocks:
     "A JSON file read block by block; a character is a byte (latin-1), so places are bytes."
 

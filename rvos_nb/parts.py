@@ -45,11 +45,47 @@ class FiLM(nn.Module):
         return cells * (1 + share * self.scale(masked_mean(words, mask)).unsqueeze(1))
 
 # %% ../nbs/21_parts.ipynb #b45a423a
+class _Projections(nn.Module):
+    "Cells as queries, words as keys and values, all of one width."
+
+    def __init__(self, visual_dim: int, text_dim: int, cfg: ModelConfig):
+        super().__init__()
+        D = cfg.hidden_dim
+        self.text_dropout = cfg.text_dropout
+        self.visual_projection = conv_norm_act(visual_dim, D, kernel=1, bias=True)
+        self.text_projection = nn.Sequential(nn.Linear(text_dim, D), nn.LayerNorm(D), nn.GELU())
+        self.position_projection = nn.Linear(16, D) if cfg.positions else None
+
+    def _cells(self, visual: Tensor) -> Tensor:
+        "Queries: (B*T,C,h,w) -> (B*T,h*w,hidden)."
+        cells = self.visual_projection(visual).flatten(2).transpose(1, 2)
+        if self.position_projection is None:
+            return cells
+        places = position_code(*visual.shape[-2:]).to(cells).flatten(1).T  # (h*w, 16)
+        return cells + self.position_projection(places)
+
+    def _words(self, text: Tensor, mask: Tensor | None, n_frames: int) -> tuple[Tensor, Tensor]:
+        "Keys and values and their mask, for each frame: (N*T,L,hidden), (N*T,L)."
+        if text.dim() == 2:  # a pooled expression is a single token
+            text, mask = text.unsqueeze(1), None
+        if mask is None:
+            mask = torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
+        words = self.text_projection(text)  # (N, L, hidden)
+        return words.repeat_interleave(n_frames, 0), mask.repeat_interleave(n_frames, 0)
+
+    def _text_share(self, n: int, n_frames: int, like: Tensor) -> Tensor:
+        "1 for each expression that may be heard, 0 for one dropped in training: (N*T,1,1)."
+        heard = torch.ones(n, device=like.device)
+        if self.training and self.text_dropout:
+            heard = torch.rand(n, device=like.device) >= self.text_dropout
+        return heard.to(like.dtype).repeat_interleave(n_frames)[:, None, None]
+
+# %% ../nbs/21_parts.ipynb #22795fec
 def _attention(cfg: ModelConfig) -> nn.MultiheadAttention:
     return nn.MultiheadAttention(cfg.hidden_dim, cfg.heads, dropout=cfg.dropout, batch_first=True)
 
 
-class CrossModalFusion(nn.Module):
+class CrossModalFusion(_Projections):
     "Maps that have attended to an expression: cells are queries, words are keys and values."
 
     def __init__(
@@ -59,12 +95,8 @@ class CrossModalFusion(nn.Module):
         cfg: ModelConfig,  # hidden_dim, heads, dropout, positions, film, bidirectional_attention
         prior_channels: int = 0,  # of further maps that are added, such as those of `ClassPrior`
     ):
-        super().__init__()
+        super().__init__(visual_dim, text_dim, cfg)
         D = cfg.hidden_dim
-        self.text_dropout = cfg.text_dropout
-        self.visual_projection = conv_norm_act(visual_dim, D, kernel=1, bias=True)
-        self.text_projection = nn.Sequential(nn.Linear(text_dim, D), nn.LayerNorm(D), nn.GELU())
-        self.position_projection = nn.Linear(16, D) if cfg.positions else None
         self.attention = _attention(cfg)
         self.film = FiLM(D) if cfg.film else None
         self.norm = nn.LayerNorm(D)
@@ -99,30 +131,6 @@ class CrossModalFusion(nn.Module):
             fused = fused + self.prior_projection(resize(prior, size))
         return (fused, weights.unflatten(1, size)) if need_weights else fused
 
-    def _cells(self, visual: Tensor) -> Tensor:
-        "Queries: (B*T,C,h,w) -> (B*T,h*w,hidden)."
-        cells = self.visual_projection(visual).flatten(2).transpose(1, 2)
-        if self.position_projection is None:
-            return cells
-        places = position_code(*visual.shape[-2:]).to(cells).flatten(1).T  # (h*w, 16)
-        return cells + self.position_projection(places)
-
-    def _words(self, text: Tensor, mask: Tensor | None, n_frames: int) -> tuple[Tensor, Tensor]:
-        "Keys and values and their mask, for each frame: (N*T,L,hidden), (N*T,L)."
-        if text.dim() == 2:  # a pooled expression is a single token
-            text, mask = text.unsqueeze(1), None
-        if mask is None:
-            mask = torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
-        words = self.text_projection(text)  # (N, L, hidden)
-        return words.repeat_interleave(n_frames, 0), mask.repeat_interleave(n_frames, 0)
-
-    def _text_share(self, n: int, n_frames: int, like: Tensor) -> Tensor:
-        "1 for each expression that may be heard, 0 for one dropped in training: (N*T,1,1)."
-        heard = torch.ones(n, device=like.device)
-        if self.training and self.text_dropout:
-            heard = torch.rand(n, device=like.device) >= self.text_dropout
-        return heard.to(like.dtype).repeat_interleave(n_frames)[:, None, None]
-
 # %% ../nbs/21_parts.ipynb #df2bc3ae
 class TemporalModule(nn.Module):
     "Three 3D convolutions with a shortcut: each cell hears of the frames around it. Any T >= 1."
@@ -147,26 +155,15 @@ class TemporalModule(nn.Module):
         return out.transpose(1, 2).flatten(0, 1)
 
 # %% ../nbs/21_parts.ipynb #a67117f0
-class CorrelationModule(nn.Module):
-    "Maps that know where each cell moves: a cost volume between neighbouring frames. Any T >= 1."
+class _Displacement(nn.Module):
+    "Where each cell of a map is in the next frame: a cost volume and the mean of its steps."
 
-    max_displacement = 4  # cells of the finest map, from one frame to the next
+    max_displacement = 4  # cells of the map, from one frame to the next
 
-    def __init__(self, channels: dict[int, int], strides: tuple[int, ...], width: int = 16):
+    def __init__(self, channels: int, width: int):
         super().__init__()
-        self.finest = min(channels)
-        self.strides = strides  # the maps that are told
-        self.key = nn.Conv2d(channels[self.finest], width, kernel_size=1)
+        self.key = nn.Conv2d(channels, width, kernel_size=1)
         self.sharpness = nn.Parameter(torch.tensor(16.0))
-        self.read = nn.Sequential(
-            nn.Conv2d(5, 2 * width, kernel_size=3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(2 * width, 2 * width, kernel_size=3, padding=1),
-            nn.GELU(),
-        )
-        self.proj = nn.ModuleDict()
-        for s in strides:
-            self.proj[str(s)] = nn.Conv2d(2 * width, channels[s], kernel_size=1)
 
     def displacement(self, a: Tensor, b: Tensor) -> Tensor:
         "Where cells of `a` (N,D,h,w) are in `b`: (N,3,h,w), steps right, down, confidence 0 to 1."
@@ -195,6 +192,25 @@ class CorrelationModule(nn.Module):
         back = torch.cat([-back[:, :, :2], back[:, :, 2:]], 2)
         both = (ahead[:, 1:] + back[:, :-1]) / 2
         return torch.cat([ahead[:, :1], both, back[:, -1:]], 1).flatten(0, 1)
+
+# %% ../nbs/21_parts.ipynb #65aed7d6
+class CorrelationModule(_Displacement):
+    "Maps that know where each cell moves: a cost volume between neighbouring frames. Any T >= 1."
+
+    def __init__(self, channels: dict[int, int], strides: tuple[int, ...], width: int = 16):
+        finest = min(channels)
+        super().__init__(channels[finest], width)
+        self.finest = finest
+        self.strides = strides  # the maps that are told
+        self.read = nn.Sequential(
+            nn.Conv2d(5, 2 * width, kernel_size=3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, 2 * width, kernel_size=3, padding=1),
+            nn.GELU(),
+        )
+        self.proj = nn.ModuleDict()
+        for s in strides:
+            self.proj[str(s)] = nn.Conv2d(2 * width, channels[s], kernel_size=1)
 
     def forward(
         self,
@@ -240,7 +256,7 @@ class SegmentationHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
-
+# %% ../nbs/21_parts.ipynb #e2c5aeb2
 _Maps = dict[int, Tensor]  # stride -> (rows,C,h,w)
 
 

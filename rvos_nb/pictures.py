@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
+from pycocotools import mask as coco_mask
 
 # %% ../nbs/08_pictures.ipynb #b6e04259
 from .config import RVOSError
@@ -217,7 +218,7 @@ def _check_palette(path: str | Path, palette: bytes, ids: np.ndarray) -> None:
                 "right, im.convert('RGB') keeps them, and they are read"
             )
 
-
+# %% ../nbs/08_pictures.ipynb #caa7afbb
 def _is_soft(x: np.ndarray) -> bool:
     "Whether values lie on slopes, as at smoothed edges; objects have areas of one value."
     counts = np.bincount(x.ravel(), minlength=256)[1:255]
@@ -255,7 +256,7 @@ def _grey_ids(path: str | Path, x: np.ndarray) -> np.ndarray:
         raise RVOSError(f"{path}: {_SOFT}")
     return x
 
-
+# %% ../nbs/08_pictures.ipynb #760fe074
 def mask_palette(path: str | Path, data: bytes | None = None) -> bytes:
     "The palette of a mask, three bytes an index; empty where it has none."
     with opened_picture(path, "mask", data) as im:
@@ -284,6 +285,78 @@ def read_mask(
 
 
 _MASK_MODES = ("P", "1", "L", "LA", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L")
+
+# %% ../nbs/08_pictures.ipynb #db2e1b57
+def _run_lengths(text: str | bytes) -> list[int]:
+    "COCO's compressed run lengths as numbers; `ValueError` where the text is none (maskApi.c)."
+    lengths, value, shift = [], 0, 0
+    for character in text.encode() if isinstance(text, str) else text:
+        bits = character - 48  # 5 bits of a number, then one that says that more follow
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError("not compressed run lengths")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:  # the last character of a negative number
+            value -= 1 << shift
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("compressed run lengths that break off")
+    return lengths
+
+# %% ../nbs/08_pictures.ipynb #ea34ee8c
+def _decode_rle(rle: dict, size: tuple[int, int]) -> np.ndarray:
+    "COCO RLE {'size': [H, W], 'counts': numbers or text} -> bool [H,W]; `ValueError` if bad."
+    h, w = size
+    if list(rle["size"]) != [h, w]:
+        raise ValueError(f"RLE of size {rle['size']}")
+    counts = rle["counts"]
+    lengths = counts if isinstance(counts, list) else _run_lengths(counts)
+    if any(type(n) is not int or n < 0 for n in lengths) or sum(lengths) != h * w:
+        raise ValueError("run lengths that do not fill the frame")
+    packed = coco_mask.frPyObjects({"size": [h, w], "counts": lengths}, h, w)
+    return coco_mask.decode(packed).astype(bool)
+
+# %% ../nbs/08_pictures.ipynb #5f2ada2b
+def _fill_polygons(polygons: list, size: tuple[int, int]) -> np.ndarray:
+    "Polygons [[x, y, x, y, ...], ...] in pixels -> bool [H,W]; `ValueError` for bad ones."
+    h, w = size
+    if not polygons:
+        return np.zeros(size, bool)
+    for polygon in polygons:
+        points = np.asarray(polygon, float)
+        if points.ndim != 1 or len(points) < 6 or len(points) % 2:
+            raise ValueError("a polygon that is no list of three or more points x, y, x, y, ...")
+        x, y = points[::2], points[1::2]
+        inside = (x >= -w) & (x <= 2 * w) & (y >= -h) & (y <= 2 * h)  # False for NaN
+        outline = np.abs(np.diff(points.reshape(-1, 2), axis=0)).max(1).sum()
+        if not inside.all() or outline > 1000 + 4 * h * w:
+            raise ValueError("a polygon far outside of the frame")
+    packed = coco_mask.frPyObjects([list(map(float, p)) for p in polygons], h, w)
+    return coco_mask.decode(coco_mask.merge(packed)).astype(bool)
+
+# %% ../nbs/08_pictures.ipynb #b3bcfb0d
+def decode_mask(
+    segmentation,  # RLE, polygons or bool [H,W]
+    size: tuple[int, int],  # (H, W)
+    where: str,  # file and place, for the message
+) -> np.ndarray:
+    "A stored mask as bool [H,W]; `RVOSError` where it is none of these, or of another size."
+    try:
+        if isinstance(segmentation, dict):
+            return _decode_rle(segmentation, size)
+        if isinstance(segmentation, list):
+            return _fill_polygons(segmentation, size)
+        if isinstance(segmentation, np.ndarray) and segmentation.shape == size:
+            return segmentation.astype(bool)
+        raise ValueError(f"a {type(segmentation).__name__}")
+    except (ValueError, TypeError, KeyError, OverflowError) as e:
+        h, w = size
+        raise RVOSError(
+            f"{where}: {str(e)[:100]}; expected RLE, polygons or bool [H,W] of {h}x{w} pixels"
+        ) from None
 
 # %% ../nbs/08_pictures.ipynb #89d7862d
 _BROKEN_ZIP = (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, zlib.error, EOFError)

@@ -338,15 +338,6 @@ def _visible(ids: np.ndarray, guest: np.ndarray, own: float) -> bool:
     return (covered <= before / 2).all() and guest.sum() >= max(0.4 * own, 0.008 * guest.size)
 
 # %% ../nbs/06_scenes.ipynb #89d88669
-class PastedClip(NamedTuple):
-    "A clip with a guest."
-
-    frames: np.ndarray  # uint8 [T,H,W,3]
-    ids: np.ndarray  # uint8 [T,H,W]: the guest's id where it shows, else the host's ids and void
-    guest_id: int
-    mirrored: bool  # the guest is its mirror image: `flip_words` makes its expressions true again
-
-
 def _check_clip(frames: np.ndarray, ids: np.ndarray, whose: str) -> None:
     arrays = ((f"{whose}frames", frames, "[T,H,W,3]"), (f"{whose}masks", ids, "[T,H,W]"))
     for name, a, shape in arrays:
@@ -376,6 +367,15 @@ def _check_pair(frames, ids, guest_frames, guest_mask) -> None:
         raise RVOSError(
             f"guest_frames: expected {len(frames)} frames like the host, found {len(guest_frames)}"
         )
+
+# %% ../nbs/06_scenes.ipynb #4efac0b4
+class PastedClip(NamedTuple):
+    "A clip with a guest."
+
+    frames: np.ndarray  # uint8 [T,H,W,3]
+    ids: np.ndarray  # uint8 [T,H,W]: the guest's id where it shows, else the host's ids and void
+    guest_id: int
+    mirrored: bool  # the guest is its mirror image: `flip_words` makes its expressions true again
 
 
 def paste_clip(

@@ -8,14 +8,12 @@ __all__ = ['show_prediction', 'visualize_specific_videos', 'gallery', 'word_atte
 # %% ../nbs/53_visualization.ipynb #227f9b8a
 from collections.abc import Sequence
 
-# %% ../nbs/53_visualization.ipynb #2eb9e9ae
 import cv2
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-# %% ../nbs/53_visualization.ipynb #75e542d6
 from .config import RVOSError
 from .data import Annotations, Expression, VideoRecord
 from .draw import PALETTE, contact_sheet, mute, overlay, pick_frames

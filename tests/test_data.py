@@ -343,5 +343,6 @@ def test_the_other_expression_of_a_group_that_said_nothing_is_the_first():
 
 def test_the_other_expression_of_several_objects_names_others():
     record = record_of([(1, 2), (1,), (3,), (), None])
-    assert [other_expression(record, i) for i in range(5)] == [2, 0, 1, None, None]
+    assert [other_expression(record, i) for i in range(5)] == [2, 2, 1, None, None]
+    assert other_expression(record_of([(1, 2), (1,)]), 0) is None  # a part of them is no other
     assert other_expression(record_of([(1, 2), (1, 2), ()]), 0) is None
