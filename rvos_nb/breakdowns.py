@@ -30,7 +30,7 @@ from .segmenter import Segmenter
 
 # %% ../nbs/62_breakdowns.ipynb #01932a19
 def group_by(scores: pd.DataFrame, key: str | pd.Series) -> pd.DataFrame:
-    "J, F, J&F in percent, with interval, for each value of a column or of a series."
+    "J, F, J&F with interval, and how often nothing is marked, in percent, for each value."
     known = scores.dropna(subset=["J"])
     values = known[key] if isinstance(key, str) else key.reindex(known.index)
     ordered = isinstance(values.dtype, pd.CategoricalDtype)  # categories have an order
@@ -40,8 +40,9 @@ def group_by(scores: pd.DataFrame, key: str | pd.Series) -> pd.DataFrame:
         low, high = confidence_interval(draws[:, 2])
         counts = {"expressions": len(part), "videos": part["video_id"].nunique()}
         means = dict(zip(("J", "F", "J&F"), draws[0]))
-        rows.append({"value": value, **counts, **means, "low": low, "high": high})
-    columns = ["value", "expressions", "videos", "J", "F", "J&F", "low", "high"]
+        more = {"low": low, "high": high, "nothing": 100 * (part["marked_frames"] == 0).mean()}
+        rows.append({"value": value, **counts, **means, **more})
+    columns = ["value", "expressions", "videos", "J", "F", "J&F", "low", "high", "nothing"]
     name = key if isinstance(key, str) else key.name
     return pd.DataFrame(rows, columns=columns).rename(columns={"value": name})
 

@@ -196,6 +196,8 @@ def read_expression(text: str) -> Reading:
 def _count(noun: str) -> int:
     "How many objects a noun means: 1, a number that it names, 0 for another plural."
     head = re.split(r"[,;]|" + _RELATION.pattern, noun)[0].split(" of ")[0].split()
+    if head and head[0] in ("all", "each", "every"):
+        return 0
     if numbers := [_COUNTS[w] for w in head[:3] if w in _COUNTS]:
         return numbers[0]
     return 0 if head and _PLURAL.fullmatch(head[-1]) else 1

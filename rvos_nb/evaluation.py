@@ -44,10 +44,10 @@ def centre_blob(h: int, w: int) -> np.ndarray:
 def _random_object(truth: FrameTruth) -> FrameScore:
     # the mean over the masks of all objects that expressions mean
     wanted = list(dict.fromkeys(truth.wanted))
-    drawn = [truth.jf(truth.masks[ids], wanted) for ids in wanted if ids]  # (2, sets) each
+    drawn = [truth.scores(truth.masks[ids], wanted) for ids in wanted if ids]  # (5, sets) each
     table = dict(zip(wanted, np.mean(drawn, axis=0).T))
-    single = np.stack([table[ids] for ids in truth.wanted], axis=1)
-    return FrameScore(single, None, np.zeros(len(truth.wanted), bool))
+    scores = np.stack([table[ids] for ids in truth.wanted], axis=1)
+    return FrameScore(scores[:2], scores[2:], None, missing=np.zeros(len(truth.wanted), bool))
 
 # %% ../nbs/61_evaluation.ipynb #1db1adda
 def oracle_mask(
@@ -242,13 +242,25 @@ def evaluate(
             bar.update()
     texts = dict.fromkeys(("expression_id", "kind", "expression"), "")
     scores = pd.DataFrame(rows, columns=_COLUMNS).fillna(texts)
-    nobody = (scores["source"] == "swapped") & (scores["object_ids"].map(len) == 0)
-    return scores[~nobody].reset_index(drop=True)  # no object has no next object
+    return _with_controls_that_ask(scores, records).reset_index(drop=True)
+
+
+def _with_controls_that_ask(scores: pd.DataFrame, records: dict[str, VideoRecord]) -> pd.DataFrame:
+    # without controls of no object, and swaps of an expression that has no other
+    lone = set()
+    for video, record in records.items():
+        for i, e in enumerate(record.expressions):
+            if other_expression(record, i) is None:
+                lone.add((video, e.id))
+    asked = zip(scores["source"], scores["video_id"], scores["expression_id"])
+    same = np.array([source == "swapped" and tuple(key) in lone for source, *key in asked], bool)
+    nobody = scores["source"].isin(CONTROLS) & (scores["object_ids"].map(len) == 0)
+    return scores[~nobody & ~same]
 
 
 _COLUMNS = ["source", "video_id", "expression_id", "object_ids", "group", "kind", "expression"]
 _COLUMNS += [column for pair in PROTOCOLS.values() for column in pair]
-_COLUMNS += ["matched_id", "missing_frames", "J_frames", "label_noise"]
+_COLUMNS += ["IoU", "marked_frames", "matched_id", "missing_frames", "J_frames", "label_noise"]
 
 
 def _check_names(what: str, asked: Sequence[str], known: Iterable[str]) -> None:
@@ -368,3 +380,21 @@ def mean_scores(scores: pd.DataFrame) -> pd.Series:
     sources |= {name: name for name in ("everything", "centre blob", "random object")}
     found = {name: means.get(source, "n/a") for name, source in sources.items()}
     return pd.Series(found, dtype=object)
+
+# %% ../nbs/61_evaluation.ipynb #8797bb58
+def generalised_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    "In percent, one row a source: gIoU, N-acc, T-acc, and J&F by how many objects are meant."
+    scores, rows = scores.dropna(subset=["J"]), {}
+    meant = scores["object_ids"].map(len)
+    silent = scores["marked_frames"] == 0
+    for source, mine in scores.groupby("source", sort=False):
+        none, several = meant[mine.index] == 0, meant[mine.index] > 1
+        rows[source] = {
+            "gIoU": mine["IoU"].mean(),
+            "N-acc": silent[mine.index][none].mean(),
+            "T-acc": 1 - silent[mine.index][~none].mean(),
+            "J&F, none": mine.loc[none, ["J", "F"]].mean(axis=None),
+            "J&F, one": mine.loc[~none & ~several, ["J", "F"]].mean(axis=None),
+            "J&F, several": mine.loc[several, ["J", "F"]].mean(axis=None),
+        }
+    return 100 * pd.DataFrame(rows, dtype=float).T.rename_axis("percent")

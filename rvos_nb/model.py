@@ -7,6 +7,7 @@ __all__ = ['keep_best_components', 'ClassPrior', 'RVOSModel']
 
 # %% ../nbs/22_model.ipynb #0d2a0bf6
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 
 import cv2
@@ -15,9 +16,11 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .config import ModelConfig
 from .encoders import TextEncoder, VisualBackbone, load_tokenizer, masked_mean
+from .runtime import keep_freed_memory
 from rvos_nb.parts import (
     DECODERS,
     CorrelationModule,
@@ -110,6 +113,30 @@ def class_vectors(text: TextEncoder, tokenizer) -> Tensor:
         vectors.append(F.normalize(masked_mean(words, mask), dim=-1))
     return torch.cat(vectors)
 
+# %% ../nbs/22_model.ipynb #42d98e84
+class PresenceHead(nn.Module):
+    "Maps that have attended to an expression -> a logit a frame: is the object there?"
+
+    def __init__(self, hidden_dim: int, strides: tuple[int, ...]):
+        super().__init__()
+        self.strides = strides
+        self.layers = nn.Sequential(
+            nn.Linear(2 * hidden_dim * len(strides), hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, 1),
+        )
+
+    def forward(self, fused: dict[int, Tensor]) -> Tensor:  # {stride: (N*T,hidden,h,w)}
+        pooled = [p(fused[s], (2, 3)) for s in self.strides for p in (torch.mean, torch.amax)]
+        return self.layers(torch.cat(pooled, 1))[:, :, None, None]  # (N*T, 1, 1, 1)
+
+
+def gate(logits: Tensor, presence: Tensor) -> Tensor:
+    "The logit of the product of two probabilities, both given as logits."
+    both = F.logsigmoid(logits.float()) + F.logsigmoid(presence.float())
+    both = both.clamp(max=-1e-6)  # a probability of 1 has no finite logit
+    return both - torch.log(-torch.expm1(both))
+
 # %% ../nbs/22_model.ipynb #d2cb236e
 Features = dict[str, Tensor]  # "4", "8", "16", "32": [B,T,C,h,w]; "objectness": [B,T,1,h,w]
 
@@ -167,6 +194,7 @@ class RVOSModel(nn.Module):
         if cfg.decoder == "dynamic":
             self.pyramid = SharedPyramid(self.backbone.channels, D, cfg.head_dropout)
         self.decoder = DECODERS[cfg.decoder](channels, self.fuse_strides, cfg)
+        self.presence = PresenceHead(D, self.fuse_strides) if cfg.presence else None
 
     def _class_prior(self) -> ClassPrior:
         vectors = torch.zeros(1000, self.text.dim)  # a checkpoint brings its own
@@ -236,6 +264,8 @@ class RVOSModel(nn.Module):
             return x if self.temporal is None else self.temporal(x, T)
 
         logits = self.decoder(fused, maps, temporal)  # (N*T, 1, h, w)
+        if self.presence is not None:
+            logits = gate(logits, self.presence(fused))
         return resize(logits, size).unflatten(0, (N, T))
 
     def forward(
@@ -270,11 +300,19 @@ class RVOSModel(nn.Module):
         kept[:, 0] = True  # [CLS], so that something is left
         return text_mask * kept
 
-    def postprocess(self, logits: Tensor) -> Tensor:
-        "Logits [...,H,W] that masks are made of: with `single_object`, confident components alone."
+    def postprocess(
+        self,
+        logits: Tensor,  # [N,...,H,W]
+        lone: Sequence[bool] | None = None,  # which expressions name one object; None: all
+    ) -> Tensor:
+        "The logits that masks are made of: with `single_object`, confident components alone."
         if not self.cfg.single_object:
             return logits
-        return keep_best_components(logits, self.cfg.component_ratio)
+        kept = keep_best_components(logits, self.cfg.component_ratio)
+        if lone is None:
+            return kept
+        which = torch.tensor(lone, device=logits.device).unflatten(0, (-1, *[1] * (kept.dim() - 1)))
+        return torch.where(which, kept, logits)
 
     def feature_key(self) -> str:
         "A hash of all that decides what `encode_frames` answers: strides and backbone weights."
@@ -283,3 +321,37 @@ class RVOSModel(nn.Module):
             if name.startswith(("backbone.features.", "backbone.classifier.")):
                 key.update(name.encode() + x.cpu().contiguous().numpy().tobytes())
         return key.hexdigest()
+
+# %% ../nbs/22_model.ipynb #6c6e9a1a
+def _norms(model: nn.Module) -> list[tuple[nn.Module, str, str]]:
+    "(module, name of a convolution in it, name of the batch norm that alone follows it)."
+    pairs = []
+    for m in model.modules():
+        if isinstance(m, torch.fx.GraphModule):
+            calls = [n for n in m.graph.nodes if n.op == "call_module"]
+            fed = [(n.args[0], n) for n in calls if isinstance(n.args[0], torch.fx.Node)]
+            alone = [(a, b) for a, b in fed if a.op == "call_module" and len(a.users) == 1]
+            pairs += [(m, a.target, b.target) for a, b in alone]
+        elif isinstance(m, nn.Sequential):
+            names = [name for name, _ in m.named_children()]
+            pairs += [(m, a, b) for a, b in zip(names, names[1:])]
+    kinds = {nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
+    return [
+        (m, a, b)
+        for m, a, b in pairs
+        if type(m.get_submodule(b)) is kinds.get(type(m.get_submodule(a)))
+    ]
+
+# %% ../nbs/22_model.ipynb #8e4ba41d
+def folded(model: RVOSModel) -> RVOSModel:
+    "`model` itself, for inference alone: batch norms folded, channels last, freed memory kept."
+    keep_freed_memory()
+    model.eval()
+    for m, conv, norm in _norms(model):
+        both = fuse_conv_bn_eval(m.get_submodule(conv), m.get_submodule(norm))
+        m.set_submodule(conv, both)
+        m.set_submodule(norm, nn.Identity())
+    for m in model.modules():
+        if isinstance(m, nn.Conv2d):
+            m.to(memory_format=torch.channels_last)
+    return model

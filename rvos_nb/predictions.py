@@ -35,9 +35,7 @@ class FramePrediction:
     "What is scored of one frame: masks of N expressions, and maps of ids of A groups."
 
     masks: np.ndarray  # bool [N,H,W]
-    merged: np.ndarray | None = (
-        None  # uint8 [A,H,W], as `merge_objects` gives; None: from the masks
-    )
+    merged: np.ndarray | None = None  # uint8 [A,H,W], see `merge_objects`; None: from the masks
     missing: np.ndarray | None = None  # bool [N]: no prediction, an empty mask; None: all are there
 
 
@@ -97,15 +95,22 @@ class FrameTruth:
         distinct = dict.fromkeys([*self.wanted, *((o,) for o in self.objects)])
         self.masks = {ids: record.masks.mask(t, ids) for ids in distinct}
         self.void = record.masks.void(t)
+        self._counted = ~self.void
         self._known = {}
 
-    def jf(self, mask: np.ndarray, wanted: Sequence[tuple[int, ...]]) -> np.ndarray:
-        "J and F, [2,S], of a bool mask [H,W] against each of S sets of objects."
+    def scores(self, mask: np.ndarray, wanted: Sequence[tuple[int, ...]]) -> np.ndarray:
+        "Of a mask against S sets of objects [5,S]: J, F, pixels in both, in either, in the mask."
         key = np.packbits(mask).tobytes()
         for ids in wanted:
             if (ids, key) not in self._known:
-                self._known[ids, key] = jf(self.masks[ids], mask, self.void)
-        return np.array([self._known[ids, key] for ids in wanted]).reshape(-1, 2).T
+                self._known[ids, key] = self._score(mask, self.masks[ids])
+        return np.array([self._known[ids, key] for ids in wanted]).reshape(-1, 5).T
+
+    def _score(self, mask: np.ndarray, truth: np.ndarray) -> tuple[float, ...]:
+        counted = mask & self._counted
+        both, found = np.count_nonzero(counted & truth), np.count_nonzero(counted)
+        either = found + np.count_nonzero(truth & self._counted) - both
+        return *jf(truth, mask, self.void), both, either, found
 
 # %% ../nbs/60_predictions.ipynb #8ea2f440
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class FrameScore:
     "J and F of one frame's prediction."
 
     single: np.ndarray  # [2,N], of the expressions
+    pixels: np.ndarray  # [3,N]: in both masks, in either, and marked
     merged: np.ndarray | None  # [2,A,P+1,O]: in each group, prediction p against object o
     missing: np.ndarray  # bool [N]: nothing was predicted
 
@@ -124,22 +130,22 @@ def score_frame(
     merged: np.ndarray | None = None,  # uint8 [A,H,W]; None: not scored
 ) -> FrameScore:
     "J and F of each expression's mask and of the merged ids."
-    single = np.zeros((2, len(index)))
+    scores = np.zeros((5, len(index)))
     for k, mask in enumerate(masks):
         mine = [i for i, place in enumerate(index) if place == k]
-        single[:, mine] = truth.jf(mask, [truth.wanted[i] for i in mine])
+        scores[:, mine] = truth.scores(mask, [truth.wanted[i] for i in mine])
     table = None if merged is None or not truth.objects else _score_ids(truth, merged)
-    return FrameScore(single, table, np.zeros(len(index), bool))
+    return FrameScore(scores[:2], scores[2:], table, missing=np.zeros(len(index), bool))
 
 
 def _score_ids(truth: FrameTruth, merged: np.ndarray) -> np.ndarray:
     most = max(int(merged.max()), *truth.objects)
     wanted = [(o,) for o in truth.objects]
     table = np.zeros((2, len(merged), most + 1, len(wanted)))
-    table[:] = truth.jf(np.zeros_like(truth.void), wanted)[:, None, None]
+    table[:] = truth.scores(np.zeros_like(truth.void), wanted)[:2, None, None]
     for a, ids in enumerate(merged):
         for p in np.flatnonzero(np.bincount(ids.ravel())[1:]) + 1:
-            table[:, a, p] = truth.jf(ids == p, wanted)
+            table[:, a, p] = truth.scores(ids == p, wanted)[:2]
     return table
 
 # %% ../nbs/60_predictions.ipynb #6bfae8bc
@@ -184,6 +190,7 @@ def video_rows(record: VideoRecord, frames: list[dict[str, FrameScore] | None]) 
         single = np.full((2, len(record.expressions), len(frames)), np.nan)
         single[:, :, labelled] = np.stack([score.single for score in scores], axis=2)
         missing = np.sum([score.missing for score in scores], axis=0)
+        pixels = np.stack([score.pixels for score in scores], axis=2)  # (3, N, frames)
         ids = [score.merged for score in scores if score.merged is not None]
         merged = _match_objects(record, ids) if ids else {}
         for i, e in enumerate(record.expressions):
@@ -191,10 +198,16 @@ def video_rows(record: VideoRecord, frames: list[dict[str, FrameScore] | None]) 
             row |= {"expression_id": e.id, "kind": e.kind, "expression": e.text}
             row |= dict(zip(("J", "F"), single[:, i, labelled].mean(1).tolist()))
             row |= {"missing_frames": int(missing[i]), "J_frames": single[0, i]}
+            row |= _pooled(*pixels[:, i])
             rows.append(row | merged.pop(i, {}))
         for (group, o), found in merged.items():  # no expression of this group: an empty answer
             rows.append(_row(record, source, (o,), group) | found)
     return rows
+
+
+def _pooled(both: np.ndarray, either: np.ndarray, marked: np.ndarray) -> dict:
+    found = both.sum() / either.sum() if either.any() else 1.0
+    return {"IoU": float(found), "marked_frames": int((marked > 0).sum())}
 
 
 def _row(record: VideoRecord, source: str, object_ids: tuple[int, ...], group: str) -> dict:

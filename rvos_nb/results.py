@@ -27,16 +27,17 @@ from .draw import contact_sheet, figure_to_image, overlay, pick_frames, save_ima
 from .evaluation import BASELINES, ORDER
 from rvos_nb.evaluation import (
     evaluate,
+    generalised_scores,
     identity_gap,
     language_controls,
     mean_scores,
     overview,
     table,
 )
-from .loaders import data_root, load_splits
 from .predictions import PredictionSource, open_predictions, predictions_of
 from .runtime import new_outputs, pick_device, write_text
 from .segmenter import SEGMENTERS, RVOSSegmenter, Segmenter, load_segmenter
+from .sources import data_root, load_splits
 
 # %% ../nbs/63_results.ipynb #3c605b77
 def _write_scores(path: Path, scores: pd.DataFrame) -> None:
@@ -134,6 +135,7 @@ def _summarise(scores: pd.DataFrame, annotations: Annotations, notes: dict) -> d
         "expressions": int(mine["J"].notna().sum()),
         "scores": _records(overview(scores)),
         "identity_gap": _records(identity_gap(scores)),
+        "generalised": _records(generalised_scores(scores).rename_axis("source").reset_index()),
         "language_controls": _records(language_controls(scores)) if listens else [],
         "decay": _records(decay(scores)),
         "left_out_videos": annotations.left_out,
@@ -256,6 +258,8 @@ def _write_results(
     mine = scores[scores["source"].isin(["model", "predictions"])]
     order = ORDER if "model" in set(scores["source"]) else BASELINES
     text = table(scores, order).to_string()
+    if scores["object_ids"].map(len).ne(1).any():
+        text += f"\n\n{generalised_scores(scores).round(1).to_string(na_rep='n/a')}"
     print(f"{text}\n\n{_describe(summary)}")
     write_text(new / "table.txt", text + "\n")
     _write_scores(new / "scores.csv", scores)

@@ -7,9 +7,9 @@ __all__ = ['SEGMENTERS', 'FrameMasks', 'check_expressions', 'Segmentation', 'Seg
            'predict']
 
 # %% ../nbs/51_segmenter.ipynb #3b42de47
-import contextlib, itertools, json, sys
+import contextlib, itertools, json, pkgutil, sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -23,13 +23,14 @@ from tqdm.auto import tqdm
 # %% ../nbs/51_segmenter.ipynb #15b3f24b
 from .caches import normalise
 from .checkpoints import load_best
+from .claims import read_expression
 from .config import ConfigError, RVOSError
 from .data import MAX_TOKENS
 from .draw import COLOUR_NAMES, PALETTE, mute, overlay_ids, video_writer
-from .hub import is_hub_id
+from .download import is_hub_id
 from .layout import write_ids
 from .metrics import Overlaps
-from .model import Features, RVOSModel
+from .model import Features, RVOSModel, folded
 from .parts import CorrelationModule, resize
 from .reading import unread_words
 from .runtime import defer_sigint, new_outputs, pick_device, pick_precision, write_text
@@ -46,6 +47,11 @@ def confidence(logits: np.ndarray) -> np.ndarray:
     marked = logits > 0
     p = marked / (1 + np.exp(-np.maximum(logits, 0)))
     return p.sum((-2, -1)) / np.maximum(marked.sum((-2, -1)), 1)
+
+
+def presence(logits: np.ndarray) -> np.ndarray:
+    "The highest probability of any pixel: [...,h,w] -> [...]."
+    return 1 / (1 + np.exp(-logits.max((-2, -1)).astype(np.float64)))
 
 
 def video_score(scores: np.ndarray) -> np.ndarray:
@@ -79,6 +85,10 @@ class FrameMasks:
     @property
     def scores(self) -> np.ndarray:  # [N], see `confidence`
         return confidence(self.logits)
+
+    @property
+    def presence(self) -> np.ndarray:  # [N], see `presence`
+        return presence(self.logits)
 
     @property
     def merged(self) -> np.ndarray:  # uint8 [H,W]: 0, or the expression's number from 1
@@ -143,15 +153,18 @@ class Segmentation:
     def scores(self) -> np.ndarray:  # [N], see `video_score`
         return video_score(self.frame_scores)
 
+    @property
+    def presence(self) -> np.ndarray:  # [N], of the video: the highest of its frames
+        return presence(self.logits).max(1)
+
     def probabilities(self, n: int) -> np.ndarray:
         "Of expression `n`, counted from 0: float32 [T,H,W]."
         return _at_size(self.logits[n], self.video.size).sigmoid().numpy()
 
     def merged(self) -> np.ndarray:
         "Each pixel given to the expression with the highest logit: uint8 [T,H,W], 0 for none."
-        return np.stack(
-            [merge_logits(_at_size(x, self.video.size).numpy()) for x in self.logits.swapaxes(0, 1)]
-        )
+        rows = self.logits.swapaxes(0, 1)
+        return np.stack([merge_logits(_at_size(x, self.video.size).numpy()) for x in rows])
 
     def overlays(self) -> Iterator[np.ndarray]:
         "The frames, uint8 [H,W,3], with the merged masks in a colour for each expression."
@@ -166,10 +179,8 @@ def _checked(
     count = 0
     for found in tqdm(stream, "segment", total=video.length, unit="frame", disable=not progress):
         if len(found.logits) != n:
-            raise RVOSError(
-                f"{name}: {len(found.logits)} answers to {n} expressions in frame {count} "
-                f"of {video.name}"
-            )
+            what = f"{len(found.logits)} answers to {n} expressions in frame {count}"
+            raise RVOSError(f"{name}: {what} of {video.name}")
         yield found
         count += 1
     if not count:
@@ -194,8 +205,8 @@ class Segmenter(Protocol):
         video, asked = open_video(video), check_expressions(expressions)
         warn_unread(self, asked)
         logits, masks = [], []
-        stream = self.stream(video, asked)
-        for found in _checked(stream, self.name, len(asked), video, progress=progress):
+        how = dict(name=self.name, n=len(asked), video=video, progress=progress)
+        for found in _checked(self.stream(video, asked), **how):
             logits.append(found.logits)
             masks.append(found.masks)
         return Segmentation(video, asked, np.stack(logits, 1), np.stack(masks, 1))
@@ -238,6 +249,15 @@ def _tokenise(tokenizer, expressions: Sequence[str]) -> dict[str, Tensor]:
     return tokens
 
 # %% ../nbs/51_segmenter.ipynb #aa79271b
+@contextlib.contextmanager
+def computing(device: torch.device) -> Iterator[None]:
+    "No gradients; half precision on a GPU, float32 on the CPU."
+    halves = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    half = halves.get(pick_precision("auto", device))
+    with torch.inference_mode(), torch.autocast(device.type, half, enabled=half is not None):
+        yield
+
+# %% ../nbs/51_segmenter.ipynb #320e9fe7
 EXPRESSIONS_AT_ONCE = 8  # more are answered group by group, so that memory does not grow
 
 
@@ -247,47 +267,35 @@ class ModelRunner:
     def __init__(self, model: RVOSModel, window: int = 8, device: str = "auto"):
         self.device = pick_device(device)
         self.model, self.window = model.to(self.device).eval(), window
-        halves = {"fp16": torch.float16, "bf16": torch.bfloat16}
-        self.half = halves.get(pick_precision("auto", self.device))  # None: float32
-
-    @contextlib.contextmanager
-    def _computing(self) -> Iterator[None]:
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, self.half, enabled=self.half is not None),
-        ):
-            yield
 
     def encode_text(self, tokens: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         "Features [N,L,D] and mask [N,L] of tokens."
         ids, mask = (tokens[k].to(self.device) for k in ("input_ids", "attention_mask"))
-        with self._computing():
+        with computing(self.device):
             return self.model.text(ids, mask), mask
 
     def encode_frames(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Features]]:
         "Each frame with its feature maps [1,1,C,h,w]."
-        h, w = self.model.cfg.image_size
+        size = self.model.cfg.image_size[::-1]
         frames = iter(frames)
         while batch := list(itertools.islice(frames, self.window)):
-            small = np.stack(
-                [cv2.resize(f.image, (w, h), interpolation=cv2.INTER_AREA) for f in batch]
-            )
-            x = normalise(torch.from_numpy(small).to(self.device).movedim(-1, 1))
-            with self._computing():
+            small = [cv2.resize(f.image, size, interpolation=cv2.INTER_AREA) for f in batch]
+            x = normalise(torch.from_numpy(np.stack(small)).to(self.device).movedim(-1, 1))
+            with computing(self.device):
                 maps = self.model.encode_frames(x[None])
             for t, frame in enumerate(batch):
                 yield frame, {k: m[:, t : t + 1] for k, m in maps.items()}
 
-    def answer(self, features: list[Features], text: Tensor, mask: Tensor) -> np.ndarray:
-        "Logits float32 [N,T,h,w] for T frames in a row and N encoded expressions."
+    def answer(self, features: list[Features], text: Tensor, mask: Tensor, lone=None) -> np.ndarray:
+        "Logits float32 [N,T,h,w] of T frames in a row for N expressions; `lone`: `postprocess`."
         maps = {k: torch.cat([f[k] for f in features], 1) for k in features[0]}
         size, n = self.model.cfg.image_size, EXPRESSIONS_AT_ONCE
         parts = []
-        with self._computing():
+        with computing(self.device):
             for k in range(0, len(text), n):
                 logits = self.model.segment(maps, text[k : k + n], mask[k : k + n], size)
                 parts.append(logits[:, :, 0])  # (n, T, h, w)
-        return self.model.postprocess(torch.cat(parts).float().cpu()).numpy()
+        return self.model.postprocess(torch.cat(parts).float().cpu(), lone).numpy()
 
 # %% ../nbs/51_segmenter.ipynb #02384c4e
 class RVOSSegmenter(Segmenter):
@@ -305,46 +313,47 @@ class RVOSSegmenter(Segmenter):
 
     def stream(self, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
         "Answers frame by frame; `ConfigError`, at once, for an expression of too many tokens."
-        return self._stream(video, _tokenise(self.model.tokenizer, expressions))
+        return self._stream(video, _tokenise(self.model.tokenizer, expressions), expressions)
 
     def unread_words(self, expression: str) -> list[str]:
         "Words that mean nothing to the model; `ConfigError` where no word has a token."
         return unread_words(self.model.tokenizer, self.model.text.known_tokens, expression)
 
-    def _stream(self, video: Video, tokens: dict[str, Tensor]) -> Iterator[FrameMasks]:
+    def _stream(self, video: Video, tokens: dict, asked: Sequence[str]) -> Iterator[FrameMasks]:
+        lone = [read_expression(text).count == 1 for text in asked]
         text, mask = self.runner.encode_text(tokens)
         looked = self.runner.encode_frames(video.read())
         reach = temporal_receptive_field(self.model)
         for held, part in sliding_windows(looked, self.runner.window, reach):
-            logits = self.runner.answer([maps for _, maps in held], text, mask)
+            logits = self.runner.answer([maps for _, maps in held], text, mask, lone)
             for (frame, _), x in zip(held[part], logits[:, part].swapaxes(0, 1)):
                 yield FrameMasks(frame, x)
 
 # %% ../nbs/51_segmenter.ipynb #74c84794
-SEGMENTERS: dict[str, Callable[..., Segmenter]] = {}  # name -> makes it: (device, *parts)
+SEGMENTERS: dict[str, Callable[..., Segmenter] | str] = {  # name -> makes it: (device, *parts)
+    "clipseg": "rvos_nb.pretrained:CLIPSeg",  # a place: imported when it is asked for
+    "grounded-sam2": "rvos_nb.tracking:grounded_sam2",
+    "sam3": "rvos_nb.sam3:Sam3",
+}
 
 
 def load_segmenter(
     source: str | Path,  # run folder, checkpoint, hub model (user/name), or key of `SEGMENTERS`
     device: str = "auto",  # 'auto', 'cpu' or 'cuda'
     window: int = 8,  # of a run: frames in the backbone at once
-    all_pieces: bool = False,  # of a run: keep the whole mask, for expressions of several objects
 ) -> Segmenter:
     "The segmenter that `source` names; `RVOSError` where there is none."
     name, _, parts = str(source).partition(":")
     if name in SEGMENTERS:
-        return SEGMENTERS[name](device, *parts.split(",")) if parts else SEGMENTERS[name](device)
+        make = SEGMENTERS[name]
+        make = pkgutil.resolve_name(make) if isinstance(make, str) else make
+        return make(device, *(parts.split(",") if parts else ()))
     path = Path(source).expanduser()
     if not path.exists() and not is_hub_id(source):
-        known = ", ".join(SEGMENTERS) or "none yet"
-        raise RVOSError(
-            f"{source}: no such run folder or checkpoint, and no known segmenter; "
-            f"known names: {known}"
-        )
-    model = load_best(source, pick_device(device))[0]
-    if all_pieces:
-        model.cfg = replace(model.cfg, single_object=False)
-    return RVOSSegmenter(model, window, device, name=path.stem)
+        known = f"known names: {', '.join(SEGMENTERS)}"
+        raise RVOSError(f"{source}: no such run folder or checkpoint, no known segmenter; {known}")
+    model = folded(load_best(source, pick_device(device))[0])
+    return RVOSSegmenter(model, window, device, path.stem)
 
 # %% ../nbs/51_segmenter.ipynb #652f235e
 _OUTPUTS = ("overlay.mp4", "masks", "scores.json")  # the last one says that all are whole
@@ -354,21 +363,17 @@ def _summary(
     video: Video,
     expressions: list[str],
     frames: list[int],
-    scores: np.ndarray,
+    found: np.ndarray,  # [2,N,T]: scores and presence
     unread: list[list[str]],  # of each expression, see `warn_unread`
 ) -> dict:
     rows = []
-    for n, (text, x) in enumerate(zip(expressions, scores)):
-        row = {
-            "id": n + 1,
-            "expression": text,
-            "colour": COLOUR_NAMES[n % len(PALETTE)],
-            "rgb": PALETTE[n % len(PALETTE)],
-        }
-        row["unread_words"] = unread[n]
-        row["score"] = round(float(video_score(x[None])[0]), 4)
-        row |= {"frames_marked": int((x > 0).sum()), "frame_scores": x.round(4).tolist()}
-        rows.append(row)
+    for n, (text, scores, there) in enumerate(zip(expressions, *found)):
+        k = n % len(PALETTE)
+        row = {"id": n + 1, "expression": text, "colour": COLOUR_NAMES[k], "rgb": PALETTE[k]}
+        row |= {"unread_words": unread[n], "score": round(float(video_score(scores[None])[0]), 4)}
+        row |= {"presence": round(float(there.max()), 4), "present": bool((scores > 0).any())}
+        row |= {"frames_marked": int((scores > 0).sum()), "frame_scores": scores.round(4).tolist()}
+        rows.append(row | {"frame_presence": there.round(4).tolist()})
     size = {"width": video.size[1], "height": video.size[0], "fps": round(video.fps, 4)}
     return {"video": video.name, **size, "frames": frames, "expressions": rows}
 
@@ -394,14 +399,14 @@ def _write_results(
             if add:
                 add(paint_ids(found.frame.image, ids), found.frame.stamp, found.frame.shown)
             frames.append(found.frame.index)
-            scores.append(found.scores)
+            scores.append((found.scores, found.presence))
             overlaps.add(found.logits)
             if interrupted.is_set():
                 reason = f"interrupted after {len(frames)} frames"
                 break
     reason = reason or "; ".join(video.faults.lines())
     summary = {"complete": not reason, "reason": reason, "lost_frames": video.faults.lost}
-    summary |= _summary(video, expressions, frames, np.stack(scores, 1), unread=unread)
+    summary |= _summary(video, expressions, frames, np.stack(scores, -1), unread=unread)
     summary |= {"overlaps": overlaps.pairs()}
     for line in overlaps.lines(expressions):
         print(line)
@@ -429,7 +434,6 @@ def predict(
     stream = segmenter.stream(video, asked)  # may complain, before anything is written
     unread = warn_unread(segmenter, asked)
     answers = _checked(stream, segmenter.name, len(asked), video, progress=progress)
-    with new_outputs(
-        Path(out).expanduser(), _OUTPUTS, overwrite, "an earlier prediction"
-    ) as folder:
+    out = Path(out).expanduser()
+    with new_outputs(out, _OUTPUTS, overwrite, "an earlier prediction") as folder:
         return _write_results(answers, video, asked, folder, overlay=overlay, unread=unread)

@@ -31,11 +31,13 @@ def test_breakdown_by_hand():
         "F": [1, 0.5, 0, 0.5],
         "expression": ["a red bright star", "the Left one", "a dog", "a big black dog"],
         "J_frames": [np.array([1, 1, np.nan, 0, 0.0])] * 4,
+        "marked_frames": [4, 4, 0, 4],
     }
     scores = pd.DataFrame(rows)
     t = bd.group_by(scores, "kind").set_index("kind")
     assert t.loc["x", "J&F"] == pytest.approx(50) and t.loc["x", "expressions"] == 3
     assert t.loc["y", "videos"] == 1 and np.isnan(t.loc["y", "low"])
+    assert t["nothing"].to_dict() == {"x": pytest.approx(100 / 3), "y": 0}
     words = bd.by_words(scores).set_index("expressions with")["expressions"].to_dict()
     want = {"colour words": 2, "place words": 1, "size words": 1, "none of these": 1}
     assert words == want  # "bright" is not "right"
@@ -82,7 +84,8 @@ def test_refvos_categories_and_label_noise(davis, tmp_path):
     for video, record in annotations.items():
         for e in record.expressions:
             row = {"video_id": video, "object_ids": e.object_ids, "group": e.group}
-            rows.append(row | {"source": "model", "expression": e.text, "J": 0.5, "F": 0.5})
+            row |= {"source": "model", "expression": e.text, "marked_frames": 1}
+            rows.append(row | {"J": 0.5, "F": 0.5})
     t = bd.by_categories(pd.DataFrame(rows), davis).set_index("RefVOS category")
     assert t.loc["says: category", "expressions"] == len(annotations) == 9
     hard = [i for i in t.index if "rivial" in i or "Not a" in i]

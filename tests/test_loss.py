@@ -10,7 +10,14 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from rvos_nb.config import LossConfig
-from rvos_nb.loss import RVOSLoss, bce_loss, contrastive_loss, dice_loss, focal_loss
+from rvos_nb.loss import (
+    RVOSLoss,
+    bce_loss,
+    contrastive_loss,
+    dice_loss,
+    focal_loss,
+    presence_loss,
+)
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "30_loss.ipynb"
 LOGITS = torch.tensor([[math.log(3), -math.log(3), math.log(3)]])  # probabilities 3/4, 1/4, 3/4
@@ -159,6 +166,48 @@ def test_clips_are_averaged_whatever_their_numbers():
     assert both.item() == pytest.approx((rows[0].item() + rows[1].item()) / 2, rel=1e-6)
     again = contrastive_loss(x, t, ones, torch.tensor([3, 7, 3, 7]))
     assert again == both
+
+
+def test_contrastive_knows_no_choice_between_a_whole_and_its_part():
+    "Both objects against each of them: only the two objects are alternatives."
+    x = torch.randn((3, 6), generator=torch.Generator().manual_seed(1))
+    t = torch.tensor([[1.0, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0]])
+    ones, clip = torch.ones(3, 6), torch.zeros(3, dtype=torch.int64)
+    apart = contrastive_loss(x[:2], t[:2], ones[:2], SAME)
+    # the third row is alone, so its terms are 0: two of three rows count
+    assert contrastive_loss(x, t, ones, clip).item() == pytest.approx(2 / 3 * apart.item())
+
+
+def test_presence_by_hand():
+    "Two frames with the surest pixel at 3/4: the object is in the first one."
+    x, t = LOGITS.expand(2, -1), torch.cat([TARGET, torch.zeros_like(TARGET)])
+    by_hand = -(math.log(0.75) + math.log(0.25)) / 2
+    assert presence_loss(x, t, torch.ones(2, 3)).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_presence_counts_valid_pixels_and_known_frames():
+    x = torch.tensor([[2.0, -1.0, 9.0], [5.0, 5.0, 5.0]])
+    t = torch.tensor([[0.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+    v = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])  # the second frame has no truth
+    by_hand = math.log(1 + math.exp(2))  # nothing is there, and the surest pixel says 2
+    assert presence_loss(x, t, v).item() == pytest.approx(by_hand, rel=1e-6)
+    assert presence_loss(x, t, torch.zeros(2, 3)).item() == 0
+    x.requires_grad_()
+    presence_loss(x, t, v).backward()
+    assert x.grad[0, 0] > 0 and (x.grad.flatten()[1:] == 0).all()
+
+
+def test_presence_is_by_frame_and_enters_the_total_with_its_weight():
+    x = torch.randn((2, 3, 1, 4, 4), generator=torch.Generator().manual_seed(2))
+    y = torch.zeros(2, 3, 4, 4)
+    y[0, 1, :2] = 1  # there in one frame of one clip
+    assert "presence" not in RVOSLoss()(x, y)[1]
+    total, parts = RVOSLoss(LossConfig(presence_weight=0.5))(x, y)
+    surest = x[:, :, 0].flatten(2).amax(2)
+    there = torch.tensor([[0.0, 1, 0], [0, 0, 0]])
+    by_hand = torch.nn.functional.binary_cross_entropy_with_logits(surest, there)
+    assert parts["presence"].item() == pytest.approx(by_hand.item(), rel=1e-6)
+    assert total.item() == pytest.approx(RVOSLoss()(x, y)[0].item() + 0.5 * by_hand.item())
 
 
 def test_contrastive_enters_the_total_with_its_weight_and_only_with_clips():

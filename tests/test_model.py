@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from rvos_nb.caches import FeatureCache, FrameCache, normalise
-from rvos_nb.config import Config, ConfigError
+from rvos_nb.config import Config, ConfigError, LossConfig
 from rvos_nb.pictures import read_picture
 from rvos_nb.datasets import load_annotations
 from rvos_nb.encoders import load_tokenizer
-from rvos_nb.model import ClassPrior, RVOSModel, class_vectors, keep_best_components
+from rvos_nb.loss import RVOSLoss
+from rvos_nb.model import ClassPrior, RVOSModel, class_vectors, gate, keep_best_components
 from rvos_nb.shapes import make_shapes
 from small_models import IDS, MASK, WITH_PRIOR, built, counting, dynamic
 from torch import Tensor, nn
@@ -445,6 +446,57 @@ def test_only_a_model_of_single_objects_drops_components():
         assert torch.equal(model.postprocess(logits), keep_best_components(logits, ratio))
     presets = {n: Config.preset(n).model.single_object for n in ("best", "report", "demo")}
     assert presets == {"best": True, "report": False, "demo": False}
+
+
+def test_an_expression_of_several_objects_keeps_all_components():
+    logits = torch.full((2, 3, 4, 9), -1.0)  # (N, T, H, W)
+    logits[..., 0, 0], logits[..., 3, 8] = 4.0, 1.0
+    model = built(dynamic(single_object=True))
+    found = model.postprocess(logits, [True, False])
+    assert torch.equal(found[0], keep_best_components(logits[0])) and (found[0, :, 3, 8] < 0).all()
+    assert torch.equal(found[1], logits[1])
+
+
+# --- presence
+
+
+@pytest.mark.parametrize("knobs", [{}, dict(temporal="conv3d"), dict(decoder="fpn")])
+def test_presence_scales_every_pixel_of_a_frame(knobs):
+    cfg = dynamic(presence=True, **knobs)
+    model, frames = built(cfg), torch.randn((3, 2, 3, 64, 96))
+    plain = built(replace(cfg, presence=False))
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if "presence" not in k})
+    head = []
+    model.presence.register_forward_hook(lambda part, args, out: head.append(out))
+    with torch.inference_mode():
+        found, before = model(frames, IDS, MASK), plain(frames, IDS, MASK)
+        there = head[0].view(3, 2, 1, 1, 1).sigmoid()
+        assert found.shape == before.shape
+        # at the decoder's own size the product is exact; resized, no pixel is surer than the head
+        assert (found.sigmoid() <= there + 1e-6).all() and (found < before).all()
+        model.presence.layers[-1].bias.fill_(30.0)  # surely there: the mask stays
+        assert torch.allclose(model(frames, IDS, MASK), before, atol=1e-3)
+        model.presence.layers[-1].bias.fill_(-30.0)
+        assert (model(frames, IDS, MASK) < -20).all()
+
+
+def test_gate_is_a_product_of_probabilities_without_overflow():
+    a, b = torch.tensor([-90.0, -3, 0, 2, 90]), torch.tensor([-60.0, 1, 0, 3, 90])
+    found = gate(a.requires_grad_(), b.requires_grad_())
+    product = a.double().sigmoid() * b.double().sigmoid()
+    assert torch.allclose(found[:4].double().sigmoid(), product[:4]) and found[4] > 10
+    found.sum().backward()
+    assert found.isfinite().all() and a.grad.isfinite().all() and b.grad.isfinite().all()
+
+
+def test_presence_is_learnt_and_only_where_it_is_asked_for():
+    "One step of training moves the head; no preset has one."
+    model, frames = built(dynamic(presence=True)).train(), torch.randn((3, 2, 3, 64, 96))
+    loss = RVOSLoss(LossConfig(presence_weight=1.0))
+    loss(model(frames, IDS, MASK), torch.zeros(3, 2, 64, 96))[0].backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.presence.parameters())
+    assert not any(Config.preset(n).model.presence for n in ("best", "report", "demo"))
+    assert not any(Config.preset(n).loss.presence_weight for n in ("best", "report", "demo"))
 
 
 # --- presets

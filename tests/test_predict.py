@@ -22,7 +22,8 @@ from rvos_nb.pictures import read_picture
 from rvos_nb.draw import PALETTE, video_writer, write_video
 from rvos_nb.layout import davis_palette
 from rvos_nb.model import RVOSModel
-from rvos_nb.segmenter import RVOSSegmenter, predict
+from rvos_nb.parts import resize
+from rvos_nb.segmenter import FrameMasks, RVOSSegmenter, Segmenter, predict
 from rvos_nb.video import open_video, shapes_clip
 
 PROGRAM = [sys.executable, "-c", "import sys; from rvos_nb.cli import main; sys.exit(main())"]
@@ -156,22 +157,27 @@ def test_flags(run, tmp_path):
         assert im.size == (100, 60)
 
 
-def test_all_pieces(run, tmp_path):
+def test_the_expression_decides_about_the_pieces_of_a_mask(run, tmp_path):
     model = load_best(run)[0]
     noise = np.random.default_rng(0).integers(0, 255, (96, 160, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    found = RVOSSegmenter(model, device="cpu").segment(tmp_path / "noise.png", ["the dog"])
+    asked = ["the dog", "all the dogs"]
+    found = RVOSSegmenter(model, device="cpu").segment(tmp_path / "noise.png", asked)
     with torch.no_grad():  # so that the mask is in pieces
-        last_layer(model).bias -= float(np.quantile(found.logits, 0.8))
+        low = -float(np.quantile(found.logits, 0.8))
+        last_layer(model).bias += low
     save_checkpoint(tmp_path / "one.pth", model, CFG.replace(single_object=True))
     marked = []
-    for flags in ((), ("--all-pieces",)):
-        out = tmp_path / f"out{len(flags)}"
-        args = [str(tmp_path / "noise.png"), "the dog", "--run", str(tmp_path / "one.pth")]
-        assert main(["predict", *args, "--out", str(out), *flags]) == 0
+    for n, text in enumerate(asked):
+        out = tmp_path / f"out{n}"
+        args = [str(tmp_path / "noise.png"), text, "--run", str(tmp_path / "one.pth")]
+        assert main(["predict", *args, "--out", str(out)]) == 0
         with Image.open(next((out / "masks").iterdir())) as im:
             marked.append(np.array(im) > 0)
-    assert 0 < marked[0].sum() < marked[1].sum() and not (marked[0] & ~marked[1]).any()
+    whole = (resize(torch.from_numpy(found.logits) + low, (96, 160)) > 0)[:, 0].numpy()
+    share = [shown.sum() / mask.sum() for shown, mask in zip(marked, whole)]
+    assert 0 < share[0] < 0.97 < share[1] < 1.1
+    assert not (marked[0] & ~whole[0]).mean() > 0.01
 
 
 def test_a_real_video(run, tmp_path, davis):
@@ -296,6 +302,38 @@ def test_a_segmenter_of_ones_own(tmp_path):
     assert {row["frames_marked"] for row in summary["expressions"]} == {4}
     with Image.open(tmp_path / "out/masks/00000.png") as im:
         assert set(np.unique(im)) == {0, 1}  # equal answers: the first expression wins
+
+
+class OneIsThere(Segmenter):
+    "Marks a corner for the first expression from frame 2 on, and nothing for the others."
+
+    name = "one is there"
+
+    def stream(self, video, expressions):
+        for t, frame in enumerate(video.read()):
+            logits = np.full((len(expressions), 6, 8), -3.0, np.float32)
+            logits[0, :2, :2] = -3 if t < 2 else 2
+            yield FrameMasks(frame, logits)
+
+
+def test_no_such_object(run, tmp_path, capsys):
+    "Presence of frame and video in scores.json, and a line in the terminal."
+    found = predict(OneIsThere(), moving(4), TEXTS[:2], tmp_path / "a", progress=False)
+    written = json.loads((tmp_path / "a/scores.json").read_text("utf-8"))
+    first, second = written["expressions"]
+    assert written == json.loads(json.dumps(found))
+    assert first["present"] and first["presence"] == 0.8808 and first["frames_marked"] == 2
+    assert first["frame_presence"] == [0.0474, 0.0474, 0.8808, 0.8808]
+    assert not second["present"] and second["presence"] == 0.0474
+    model = load_best(run)[0]
+    with torch.no_grad():
+        last_layer(model).bias -= 100
+    save_checkpoint(tmp_path / "none.pth", model, CFG)
+    frames = np.zeros((48, 80, 3), np.uint8)
+    Image.fromarray(frames).save(tmp_path / "black.png")
+    args = [str(tmp_path / "black.png"), "the dog", "--run", str(tmp_path / "none.pth")]
+    assert main(["predict", *args, "--out", str(tmp_path / "b")]) == 0
+    assert "no such object in this video (presence 0.00): the dog" in capsys.readouterr().out
 
 
 def test_unread_words_stand_in_scores_json(tmp_path):

@@ -103,23 +103,12 @@ def reader():
     return RVOSSegmenter(model, name="reader", device="cpu")
 
 
-@pytest.mark.parametrize(
-    "text, unread",
-    [
-        ("the red circle", []),
-        ("The RED circle, the t-shirt & the dog's", []),
-        ("xyzzy", ["xyzzy"]),
-        ("the xyzzy on the left", ["xyzzy"]),
-        ("the \N{DOG FACE} dog", ["\N{DOG FACE}"]),
-        ("the собака", ["собака"]),
-        ("der Hund links", ["der", "Hund", "links"]),
-        ("the 狗", ["狗"]),
-        ("the d\u200bog", []),
-        ("the red\u200b circle !", []),
-    ],
-)
-def test_unread_words(reader, text, unread):
-    assert reader.unread_words(text) == unread
+def test_unread_words(reader):
+    # which words these are: test_reading.py
+    assert reader.unread_words("the xyzzy on the left, the \N{DOG FACE} dog") == [
+        "xyzzy",
+        "\N{DOG FACE}",
+    ]
 
 
 @pytest.mark.parametrize("text", ["собака", "左边的狗", "שמאל ימין", "\N{LEFTWARDS ARROW}"])
@@ -310,7 +299,7 @@ def test_runs_checkpoints_and_names(tmp_path, monkeypatch):
     expected = segmenter.segment(moving(3), "a").logits
     for source in (tmp_path / "run", str(tmp_path / "run/best_model.pth")):
         again = load_segmenter(source, device="cpu")
-        assert np.array_equal(again.segment(moving(3), "a").logits, expected)
+        assert np.allclose(again.segment(moving(3), "a").logits, expected, atol=1e-5)
     assert load_segmenter(tmp_path / "run", device="cpu").name == "run"
     monkeypatch.setitem(SEGMENTERS, "bright", lambda device: Bright())
     assert isinstance(load_segmenter("bright"), Bright)
@@ -324,21 +313,21 @@ def test_runs_checkpoints_and_names(tmp_path, monkeypatch):
         load_segmenter(tmp_path / "run", device="cuda")
 
 
-def test_all_pieces_of_a_mask(tmp_path):
-    "A model for single objects keeps the confident components, unless all are asked for."
+def test_the_expression_decides_about_the_pieces_of_a_mask(tmp_path):
+    "A model for single objects keeps the confident components, unless several are named."
+    asked = ["the red star", "the red stars", "every star"]
     cfg = Config.preset("demo", image_size=(48, 80), hidden_dim=16, single_object=True)
     model = untrained(single_object=True).model
     noise = np.random.default_rng(0).integers(0, 255, (2, 48, 80, 3), np.uint8)
     model.cfg.single_object = False
-    everything = RVOSSegmenter(model, device="cpu").segment(noise, TEXTS[:2]).logits
+    everything = RVOSSegmenter(model, device="cpu").segment(noise, asked).logits
     with torch.no_grad():  # so that masks are in pieces
         last_layer(model).bias -= float(np.quantile(everything, 0.8))
-    everything = RVOSSegmenter(model, device="cpu").segment(noise, TEXTS[:2]).logits
+    everything = RVOSSegmenter(model, device="cpu").segment(noise, asked).logits
     model.cfg.single_object = True
     save_checkpoint(tmp_path / "last.pth", model, cfg)
-    one = load_segmenter(tmp_path, device="cpu").segment(noise, TEXTS[:2])
-    best = keep_best_components(torch.from_numpy(everything), cfg.model.component_ratio)
-    assert np.array_equal(one.logits, best.numpy())
-    assert 0 < (one.logits > 0).sum() < (everything > 0).sum()
-    whole = load_segmenter(tmp_path, device="cpu", all_pieces=True)
-    assert np.array_equal(whole.segment(noise, TEXTS[:2]).logits, everything)
+    found = load_segmenter(tmp_path, device="cpu").segment(noise, asked).logits
+    best = keep_best_components(torch.from_numpy(everything), cfg.model.component_ratio).numpy()
+    assert np.allclose(found, [*best[:1], *everything[1:]], atol=1e-5)
+    assert 0 < (found[0] > 0).sum() < (everything[0] > 0).sum()
+    assert (best[1:] > 0).sum() < (everything[1:] > 0).sum()

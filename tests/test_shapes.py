@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 from rvos_nb import shapes
+from rvos_nb.check import check_data
 from rvos_nb.config import ConfigError, RVOSError
+from rvos_nb.datasets import load_annotations
 from rvos_nb.layout import ANNOTATORS, write_texts
 from rvos_nb.scenes import HUES, Scene, Shape
 from rvos_nb.shapes import (
@@ -189,6 +191,63 @@ def test_kinds(root):
     else:
         counts = pd.crosstab(table.kind, table.annotator.str[:6])
         assert set(counts.index) == set(KINDS) and (counts > 5).all().all()
+
+
+@pytest.fixture(scope="module")
+def generalised(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generalised") / "shapes"
+    return make_shapes(folder, 24, 4, split_kind="generalised", progress=False)
+
+
+def said_in(root):
+    "(video, expression) of both splits, as the readers give them."
+    for split in ("train", "val"):
+        for video, record in load_annotations(root, split).items():
+            yield from ((video, e) for e in record.expressions)
+
+
+COUNTS = {"two": 2, "both": 2, "three": 3}
+
+
+def test_several_or_none_are_exactly_those_that_are_named(generalised):
+    things, kinds = looks(generalised), Counter()
+    for video, e in said_in(generalised):
+        x, y = middles(masks_of(generalised, video), len(things[video]))
+        found = claims(e.text, things[video], x, y)
+        assert found == set(e.object_ids), (video, e.text)
+        counted = [n for word, n in COUNTS.items() if word in e.text.split()]
+        assert not found or not counted or counted == [len(found)], (video, e.text)
+        assert e.kind == ("none", "attribute", "plural")[min(len(found), 2)]
+        kinds[e.kind] += 1
+    assert set(kinds.values()) == {4 * 28}
+
+
+def test_half_of_what_is_absent_nearly_is_there(generalised):
+    "A shape and a colour of the scene that do not go together, or one word that fits nothing."
+    hard, things = Counter(), looks(generalised)
+    for video, e in said_in(generalised):
+        if e.kind == "none":
+            words = {s for s in SHAPES for w in e.text.split() if w in (s, s + "s", s + "es")}
+            words |= set(COLOURS) & set(e.text.split())
+            there = {word for t in things[video] for word in (t.shape, t.colour)}
+            hard[len(words - there)] += 1
+    assert hard[0] == hard[1] == sum(hard.values()) / 2
+
+
+def test_the_words_do_not_betray_what_is_absent(generalised):
+    "Without shapes and colours, expressions of no object use the phrases of the others."
+    nouns = {f"{noun}{end}" for noun in (*SHAPES, *COLOURS, "object", "shape") for end in ("", "s")}
+    phrases = {}
+    for _, e in said_in(generalised):
+        rest = " ".join(w for w in e.text.split() if w not in {*nouns, "one", "ones", "crosses"})
+        phrases.setdefault(e.kind == "none", Counter())[rest] += 1
+    assert set(phrases[False]) - set(phrases[True]) <= {"the that is", "all", "the three"}
+    assert {"both", "every", "the two"} <= set(phrases[True])
+
+
+def test_generalised_data_are_whole(generalised):
+    assert check_data(generalised, quiet=True).empty
+    assert not (generalised / "davis_text_annotations").exists()
 
 
 def test_colours_on_screen_are_those_named(root):
