@@ -25,11 +25,11 @@ from .copy_paste import fingerprint
 from .data import Problems
 from .datasets import load_annotations
 from .encoders import TransformersBackbone
-from .hub import fetch_run, is_hub_id
-from .loaders import data_root
+from .download import fetch_run, is_hub_id
 from .model import RVOSModel
 from .runtime import Run, atomic_file, backup_path, cache_dir, knob, make_folder
 from .runtime import mount_drive, pick_device, read_tensors, resumable, same_again, setup_run
+from .sources import data_root, mixed_roots, parse_mix
 from .training import History
 
 # %% ../nbs/41_checkpoints.ipynb #62121e56
@@ -170,6 +170,7 @@ _MAY_DIFFER = _ANSWERS | {"root", "epochs", "patience", "name"}
 def result_knobs(cfg: Config) -> dict:
     "All knobs of `cfg` but those that say where and how long: the same knobs, the same weights."
     knobs = {knob: v for group in asdict(cfg).values() for knob, v in group.items()}
+    knobs["mix"] = list(parse_mix(cfg.data.mix).values())  # folders may move, shares may not change
     return {knob: v for knob, v in knobs.items() if knob not in _WHERE}
 
 
@@ -182,7 +183,9 @@ def _differing(before: Config, now: Config, but: set[str]) -> list[tuple]:
 def data_fingerprint(data: DataConfig) -> str:
     "What the data of a Config is, wherever it lies; `RVOSError` where there is none."
     root = data_root(data)
-    splits = [load_annotations(root, s, Problems(strict=False)) for s in ("train", "val")]
+    wanted = [(root, "train"), (root, "val")]
+    wanted += [(further, "train") for further in list(mixed_roots(data))[1:]]
+    splits = [load_annotations(path, s, Problems(strict=False)) for path, s in wanted]
     return " ".join(fingerprint(split, strict=False) for split in splits)
 
 
@@ -282,7 +285,10 @@ def take_run(cfg: Config, processes: int = 1) -> TakenRun:
     "Find and hold the folder of the run of `cfg`; `RVOSError` for all that would be refused later."
     pick_device(cfg.run.device)
     make_folder(cache_dir(), "RVOS_HOME")
-    mount_drive(cfg.data.root, cfg.run.out or cfg.run.runs, cfg.run.init_from)
+    sources = list(parse_mix(cfg.data.mix))
+    if sources and not cfg.data.root:
+        cfg = cfg.replace(root=sources[0])
+    mount_drive(cfg.data.root, *sources, cfg.run.out or cfg.run.runs, cfg.run.init_from)
     if cfg.run.init_from:  # the same one, from wherever the command is repeated
         cfg = cfg.replace(init_from=str(find_checkpoint(cfg.run.init_from).absolute()))
     data = data_fingerprint(cfg.data)

@@ -24,14 +24,14 @@ from .checkpoints import save_checkpoint, save_parts, take_run
 from .config import Config, RVOSError, config_from_dict, config_to_json
 from .data import Annotations
 from .draw import figure_to_image, plot_curves, save_image
-from .loaders import load_splits, make_loader
+from .loaders import make_loader
 from .loss import RVOSLoss
 from .model import RVOSModel
 from .runtime import cache_dir, defer_sigint, describe_machine, knob, lock
 from .runtime import resumable, same_again, setup_run, write_text
-from .training import Diverged, EpochState, History, make_optimizer, make_scheduler
-from .training import memory_advice, top_epochs, track, tracker_options
-from .training import train_one_epoch, validate
+from .sources import load_splits
+from .training import Diverged, EpochState, History, make_optimizer, make_scheduler, track
+from .training import memory_advice, top_epochs, tracker_options, train_one_epoch, validate
 
 # %% ../nbs/42_fit.ipynb #cd25c9d3
 class _Setup:

@@ -17,7 +17,7 @@ from runs import make_data, tiny
 from rvos_nb.checkpoints import load_best
 from rvos_nb.config import ConfigError, RVOSError
 from rvos_nb.fit import fit
-from rvos_nb.hub import fetch_run, is_hub_id
+from rvos_nb.download import fetch_run, is_hub_id
 from rvos_nb.results import report
 from rvos_nb.sharing import pack_run, push_run
 
@@ -149,7 +149,7 @@ def test_there_and_back_with_a_pinned_revision(run, tmp_path):
 FETCH = """
 import sys
 from rvos_nb.config import RVOSError
-from rvos_nb.hub import fetch_run
+from rvos_nb.download import fetch_run
 try:
     print(fetch_run(sys.argv[1]))
 except RVOSError as e:

@@ -13,7 +13,7 @@ from rvos_nb.config import Config, ConfigError, RVOSError
 from rvos_nb.convert import convert_data
 from rvos_nb.datasets import DATASETS, Reader, load_annotations
 from rvos_nb.layout import write_ids
-from rvos_nb.loaders import load_splits
+from rvos_nb.sources import load_splits
 
 
 def table(root: Path, *rows: str) -> None:
