@@ -18,9 +18,9 @@ from .claims import Claim, Reading, read_expression
 from .config import RVOSError
 
 # %% ../nbs/25_chooser.ipynb #f3ab66bd
-_NEUTRAL = "the object"
+NEUTRAL = "the object"  # the text that fits anything
 
-
+# %% ../nbs/25_chooser.ipynb #7f8b194e
 def _log_odds(p: np.ndarray) -> np.ndarray:
     p = np.clip(p, 1e-6, 1 - 1e-6)
     return np.log(p / (1 - p))
@@ -124,7 +124,7 @@ class Chooser:
     def __init__(self, expressions: Sequence[str]):
         self.readings = [read_expression(text) for text in expressions]
         nouns = [r.noun for r in self.readings if not r.generic]
-        self.asked = list(dict.fromkeys([*nouns, _NEUTRAL]))  # texts for a model
+        self.asked = list(dict.fromkeys([*nouns, NEUTRAL]))  # texts for a model
         self._looks, self._size = [], None
         self._sums = {}  # of probabilities and of scores, [len(asked),K], and of their frames
 
@@ -134,7 +134,7 @@ class Chooser:
         logits: np.ndarray | None = None,  # [len(asked),h,w], of any size: a segmenter's answers
         scores: np.ndarray | None = None,  # log-odds [len(asked),K]: a matcher's or detector's
     ) -> None:
-        "Take a frame in, with `logits`, `scores` or neither; `RVOSError` where they do not fit."
+        "Take a frame in, with `logits`, `scores`, both or neither; `RVOSError` for wrong shapes."
         self._check(masks, logits, scores)
         self._looks.append([_look(m) for m in masks])
         seen = masks.any((1, 2))
@@ -151,8 +151,6 @@ class Chooser:
         if getattr(masks, "dtype", None) != bool or masks.ndim != 3:
             found = f"{getattr(masks, 'dtype', type(masks).__name__)}"
             raise RVOSError(f"masks: expected a bool array [K,H,W], found {found}")
-        if logits is not None and scores is not None:
-            raise RVOSError("logits and scores: expected one of them, found both")
         size = masks.shape
         if self._size not in (None, size):
             raise RVOSError(f"masks: expected {list(self._size)} as before, found {list(size)}")
@@ -188,14 +186,14 @@ class Chooser:
         total = np.zeros(self._size[0])
         if reading.generic:
             return total
-        mine, neutral = (self.asked.index(text) for text in (reading.noun, _NEUTRAL))
+        mine, neutral = (self.asked.index(text) for text in (reading.noun, NEUTRAL))
         for name, (values, frames) in self._sums.items():
             mean = values / np.maximum(frames, 1)
             odds = _log_odds(mean) if name == "probability" else mean
             total += odds[mine] - odds[neutral]
         return total
 
-    def choose(self, least: float = 0.25) -> list[Choice]:
+    def choose(self, least: float = 0.3) -> list[Choice]:
         "A `Choice` for each expression; tracks whose fit to the noun is below `least` are none."
         if not self._looks or not self._size[0]:
             return [Choice((), np.zeros(0)) for _ in self.readings]
@@ -208,10 +206,11 @@ class Chooser:
         evidence = np.where(seen, self.evidence(reading), -np.inf)
         if not seen.any():
             return Choice((), np.zeros(len(seen)))
-        relative = np.where(seen, evidence - evidence[seen].max(), -np.inf)
+        fit = _log_sigmoid(evidence)
+        relative = np.where(seen, fit - fit[seen].max(), -np.inf)
         claims = _claim_scores(reading, tracks, np.exp(relative))
         scores = np.exp(relative + claims)
-        fitting = np.exp(_log_sigmoid(evidence)) >= least
+        fitting = np.exp(fit) >= least
         order = [int(k) for k in np.argsort(-scores, kind="stable") if fitting[k]]
         if reading.count:
             return Choice(tuple(order[: reading.count]), scores)

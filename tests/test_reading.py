@@ -27,6 +27,13 @@ def everything(tokenizer):
         ("the \N{DOG FACE}", ["\N{DOG FACE}"]),
         ("red \u200b circle", []),
         ("a naïve blorp", ["naïve", "blorp"]),
+        ("The RED circle, the t-shirt & the dog's", []),
+        ("the xyzzy on the left", ["xyzzy"]),
+        ("the собака", ["собака"]),
+        ("der Hund links", ["der", "Hund", "links"]),
+        ("the 狗", ["狗"]),
+        ("the d\u200bog", []),
+        ("the red\u200b circle !", []),
     ],
 )
 def test_unknown_words_are_named_as_they_were_written(tokenizer, everything, text, unread):

@@ -1,5 +1,6 @@
 "Tiny, randomly initialised models of other families, in folders that `from_pretrained` reads."
 
+import importlib
 from pathlib import Path
 
 import torch
@@ -94,9 +95,45 @@ def tiny_dino(folder: Path, mm: bool = False) -> str:
     return _save(folder, model, tr.GroundingDinoProcessor(pixels, tokens))
 
 
+def _tracking(side: int) -> dict:
+    # what the video models of the SAM family share, small
+    how = dict(
+        image_size=side,
+        memory_attention_hidden_size=128,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=32,
+        memory_encoder_hidden_size=128,
+        memory_encoder_output_channels=64,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=32,
+    )
+    return how
+
+
+def _prompting(name: str, side: int, patch: int, config: str) -> dict:
+    # prompt encoder and mask decoder of a model of the SAM family, small
+    parts = importlib.import_module(f"transformers.models.{name}.configuration_{name}")
+    prompt = getattr(parts, f"{config}PromptEncoderConfig")
+    decoder = getattr(parts, f"{config}MaskDecoderConfig")
+    heads = dict(num_hidden_layers=2, num_attention_heads=4, iou_head_hidden_dim=32)
+    return dict(
+        prompt_encoder_config=prompt(
+            image_size=side, patch_size=patch, mask_input_channels=8, hidden_size=128
+        ),
+        mask_decoder_config=decoder(hidden_size=128, mlp_dim=64, **heads),
+    )
+
+
+def _sam2_processor(side: int):
+    size = {"height": side, "width": side}
+    return tr.Sam2VideoProcessor(
+        tr.Sam2ImageProcessor(size=size), tr.Sam2VideoVideoProcessor(size=size)
+    )
+
+
 def tiny_sam2(folder: Path) -> str:
     torch.manual_seed(0)
-    size = {"height": SIDE, "width": SIDE}
     det = tr.Sam2HieraDetConfig(
         hidden_size=12,
         image_size=[SIDE, SIDE],
@@ -114,33 +151,69 @@ def tiny_sam2(folder: Path) -> str:
         backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
         fpn_hidden_size=128,
     )
-    from transformers.models.sam2_video import configuration_sam2_video as parts
-
-    prompt = parts.Sam2VideoPromptEncoderConfig(
-        image_size=SIDE, patch_size=16, mask_input_channels=8, hidden_size=128
-    )
-    decoder = parts.Sam2VideoMaskDecoderConfig(
-        hidden_size=128,
-        mlp_dim=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        iou_head_hidden_dim=32,
-    )
     cfg = tr.Sam2VideoConfig(
         vision_config=vision,
-        prompt_encoder_config=prompt,
-        mask_decoder_config=decoder,
-        image_size=SIDE,
-        memory_attention_hidden_size=128,
-        memory_attention_num_layers=1,
-        memory_attention_feed_forward_hidden_size=32,
         memory_attention_rope_feat_sizes=[8, 8],
-        memory_encoder_hidden_size=128,
-        memory_encoder_output_channels=64,
-        mask_downsampler_embed_dim=128,
-        memory_fuser_embed_dim=128,
-        memory_fuser_intermediate_dim=32,
+        **_prompting("sam2_video", SIDE, 16, "Sam2Video"),
+        **_tracking(SIDE),
     )
-    video = tr.Sam2VideoVideoProcessor(size=size)
-    processor = tr.Sam2VideoProcessor(tr.Sam2ImageProcessor(size=size), video)
-    return _save(folder, tr.Sam2VideoModel(cfg), processor)
+    return _save(folder, tr.Sam2VideoModel(cfg), _sam2_processor(SIDE))
+
+
+def tiny_edgetam(folder: Path) -> str:
+    "Needs timm, whose smallest backbone it has; the rest is small."
+    torch.manual_seed(0)
+    cfg = tr.EdgeTamVideoConfig()
+    return _save(folder, tr.EdgeTamVideoModel(cfg), _sam2_processor(1024))
+
+
+def tiny_sam3(folder: Path) -> str:
+    torch.manual_seed(0)
+    side = 112
+    tokens, text = _letters()
+    text |= dict(max_position_embeddings=32, projection_dim=32)
+    vit = tr.Sam3ViTConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=side,
+        patch_size=14,
+        window_size=4,
+        global_attn_indexes=[1],
+        pretrain_image_size=56,
+    )
+    vision = tr.Sam3VisionConfig(
+        backbone_config=vit,
+        fpn_hidden_size=128,
+        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+        scale_factors=[4.0, 2.0, 1.0, 0.5],
+    )
+    small = dict(hidden_size=128, num_attention_heads=4, intermediate_size=64)
+    detector = tr.Sam3Config(
+        vision_config=vision,
+        text_config=text,
+        geometry_encoder_config=small | dict(num_layers=1),
+        detr_encoder_config=small | dict(num_layers=1),
+        detr_decoder_config=small | dict(num_layers=1, num_queries=5),
+        mask_decoder_config=dict(hidden_size=128, num_attention_heads=4),
+    )
+    tracker = tr.Sam3TrackerVideoConfig(
+        vision_config=vision,
+        memory_attention_rope_feat_sizes=[8, 8],
+        **_prompting("sam3_tracker_video", side, 14, "Sam3TrackerVideo"),
+        **_tracking(side),
+    )
+    cfg = tr.Sam3VideoConfig(
+        detector_config=detector,
+        tracker_config=tracker,
+        low_res_mask_size=32,
+        score_threshold_detection=0.0,
+        new_det_thresh=0.0,
+    )
+    size = {"height": side, "width": side}
+    pixels = tr.Sam3ImageProcessor(size=size)
+    processor = tr.Sam3VideoProcessor(pixels, tr.Sam2VideoVideoProcessor(size=size), tokens)
+    model = tr.Sam3VideoModel(cfg)
+    model.tracker_model.mask_decoder.pred_obj_score_head.proj_out.bias.data += 5  # it is in sight
+    return _save(folder, model, processor)
