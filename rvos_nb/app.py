@@ -20,7 +20,7 @@ from .data import VideoRecord
 from .datasets import load_annotations
 from .draw import PALETTE, write_video
 from .fit import demo_run
-from .hub import is_hub_id
+from .download import is_hub_id
 from .metrics import region_similarity
 from .picker import describe_answer
 from .runtime import new_outputs, write_text
@@ -207,7 +207,8 @@ def _J_curves(J: dict[str, list[float]], width: int = 600, height: int = 120) ->
     frame = f'<rect width="{width}" height="{height}" fill="none" stroke="#999"/>'
     box = f'viewBox="-4 -4 {width + 8} {height + 8}" style="width: 100%"'
     drawn = f'<svg class="rvos-J" {box}>{frame}{"".join(curves)}</svg>'
-    return f"<p>J of each frame, from 0 (bottom) to 1 (top)</p>{drawn}"
+    whole = "of each expression's whole mask, also where another one is painted over it"
+    return f"<p>J of each frame, from 0 (bottom) to 1 (top), {whole}</p>{drawn}"
 
 # %% ../nbs/55_app.ipynb #8c33a10b
 _OWN = "my own clip"
@@ -285,7 +286,7 @@ def _parts(gr, desk: _Desk) -> dict:
     "The components of the page, as they stand."
     first = next(iter(desk.examples))
     clip, text = desk.show(first)
-    hint = f"up to {_MAX_MEGABYTES} MB, {_MAX_FRAMES} frames"
+    hint = f"up to {_MAX_MEGABYTES} MB, {_MAX_FRAMES} frames; above {_MAX_SIDE} px made smaller"
     lines = f"expressions, one a line (up to {EXPRESSIONS_AT_ONCE})"
     parts = {}
     gr.Markdown("## Say which object you mean")

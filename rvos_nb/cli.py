@@ -26,21 +26,16 @@ class DataDemo:
     root: Positional[Path]  # new folder for the data
     train: int = 240  # training clips
     val: int = 40  # validation clips
-    split_kind: Literal["attribute", "all"] = (
-        "attribute"  # looks only, or place, size and motion too
+    split_kind: Literal["attribute", "all", "generalised"] = (
+        "attribute"  # looks; place, size and motion too; looks of one object, several or none
     )
     seed: int = 0  # another seed, other clips
 
     def run(self) -> int:
         from rvos_nb.shapes import make_shapes
 
-        root = make_shapes(
-            self.root,
-            n_train=self.train,
-            n_val=self.val,
-            split_kind=self.split_kind,
-            seed=self.seed,
-        )
+        how = dict(n_train=self.train, n_val=self.val, split_kind=self.split_kind)
+        root = make_shapes(self.root, seed=self.seed, **how)
         print(f"talking shapes: {root}")
         return 0
 
@@ -77,6 +72,24 @@ class DataCheck:
         n = len(problems)
         print(f"{self.root}: {n or 'no'} problem{'s' * (n != 1)} found")
         return int(n > 0)
+
+# %% ../nbs/70_cli.ipynb #3928e647
+@dataclass
+class DataFrames:
+    "Write every n-th frame of a video as pictures to be labelled: out/frames/<clip>/00000.jpg."
+
+    video: Positional[Path]  # video file, animation, or folder of pictures
+    out: Positional[Path]  # folder of the data: a new one, or one with other clips
+    every: int = 5  # take each n-th frame: neighbours look alike
+    max_side: int = 0  # make frames smaller whose longer side has more pixels; 0: never
+    name: str = ""  # of the clip; "": the file's
+
+    def run(self) -> int:
+        from rvos_nb.corrections import extract_frames, how_to_label
+
+        how = dict(max_side=self.max_side, name=self.name)
+        print(how_to_label(extract_frames(self.video, self.out, self.every, **how)))
+        return 0
 
 # %% ../nbs/70_cli.ipynb #d62108b0
 @dataclass
@@ -131,30 +144,46 @@ class DataCopyPaste:
     def run(self) -> int:
         from rvos_nb.copy_paste import copy_paste_splits
 
-        made = copy_paste_splits(
-            self.root,
-            self.out,
-            train=self.train,
-            val=self.val,
-            frames=self.frames,
-            seed=self.seed,
-            size=self.size,
-        )
-        print(f"copy-paste: {made}")
+        how = dict(train=self.train, val=self.val, frames=self.frames, seed=self.seed)
+        print(f"copy-paste: {copy_paste_splits(self.root, self.out, size=self.size, **how)}")
         return 0
 
 # %% ../nbs/70_cli.ipynb #138c6adb
 @dataclass
+class DataImages:
+    "Make clips with expressions of labelled images, such as COCO's: a window moves over each."
+
+    root: Positional[Path]  # folder of images with masks and categories
+    out: Positional[Path]  # new folder for the clips
+    clips: int = 400  # of the training images; with --plain one of each, at most
+    val_clips: int = 60  # of the validation images
+    frames: int = 8  # frames of a clip
+    size: tuple[int, int] | None = None  # (height, width) in pixels; None: the images' own
+    paste: float = 0.5  # probability that an object of another image comes in
+    plain: bool = False  # the images as they are: clips of one frame
+    seed: int = 0  # another seed, other clips
+
+    def run(self) -> int:
+        from rvos_nb.pseudo_video import images_data
+
+        how = dict(vars(self))
+        print(f"images: {images_data(how.pop('root'), how.pop('out'), **how)}")
+        return 0
+
+# %% ../nbs/70_cli.ipynb #fddb8a7b
+@dataclass
 class Data:
-    "Make, download, check or convert data, or paste objects of its videos into each other."
+    "Make, download, label, check or convert data, or paste objects of its videos together."
 
     command: Union[
         Annotated[DataDemo, subcommand("demo")],
         Annotated[DataDownload, subcommand("download")],
+        Annotated[DataFrames, subcommand("frames")],
         Annotated[DataCheck, subcommand("check")],
         Annotated[DataConvert, subcommand("convert")],
         Annotated[DataCheckSubmission, subcommand("check-submission")],
         Annotated[DataCopyPaste, subcommand("copy-paste")],
+        Annotated[DataImages, subcommand("images")],
     ]
 
     def run(self) -> int:
@@ -166,7 +195,7 @@ class Train:
     "Train a model: a preset, changed by the flags below. Without flags: demo, about two minutes."
 
     preset: Literal["demo", "report", "best"] = (
-        "demo"  # defaults of the flags; --data makes it "best"
+        "demo"  # defaults of the flags; --data makes it "best", --init-from RUN those of RUN
     )
     config: OmitArgPrefixes[Config] = field(default_factory=Config)
 
@@ -180,15 +209,35 @@ class Train:
         return 0
 
 
-def preset_in(args: list[str]) -> str:
-    "The preset that a command line names; else 'best' where it names data, else 'demo'."
-    named = {"--preset": [], "--data": []}
+def _named(args: list[str], wanted: str) -> str:
+    "The last value of a flag on a command line; empty where it is not there."
+    found = ""
     for arg, after in zip(args, [*args[1:], ""]):
         flag, equals, value = arg.partition("=")
-        if flag in named:
-            named[flag].append(value if equals else after)
-    known = [p for p in named["--preset"][-1:] if p in PRESETS]  # tyro complains of a wrong one
-    return known[0] if known else "best" if any(named["--data"]) else "demo"
+        if flag == wanted:
+            found = value if equals else after
+    return found
+
+
+def preset_in(args: list[str]) -> str:
+    "The preset that a command line names; else 'best' where it names data, else 'demo'."
+    named = _named(args, "--preset")
+    if named in PRESETS:  # tyro complains of a wrong one
+        return named
+    return "best" if _named(args, "--data") or _named(args, "--mix") else "demo"
+
+# %% ../nbs/70_cli.ipynb #9bc39ba3
+def _train_defaults(args: list[str]) -> Train:
+    "What `rvos train` does without further flags: a preset, or a run to go on from."
+    run, preset = _named(args, "--init-from"), preset_in(args)
+    if args[:1] != ["train"] or not run or _named(args, "--preset"):
+        return Train(preset, Config.preset(preset))
+    from rvos_nb.sharing import run_settings
+
+    cfg = run_settings(run)
+    if _named(args, "--data"):
+        cfg = cfg.replace(root="", format="")
+    return Train(cfg.run.name if cfg.run.name in PRESETS else "demo", cfg)
 
 # %% ../nbs/70_cli.ipynb #b130fa73
 def one_source(run: str, model: str) -> str:
@@ -204,7 +253,7 @@ class Evaluate:
 
     out: str = ""  # folder for scores.csv, summary.json and the pictures, or --submission
     run_folder: Annotated[str, tyro.conf.arg(name="run")] = ""  # run to score, or --predictions
-    model: str = ""  # of others, by name, such as clipseg or grounded-sam2; needs --data
+    model: str = ""  # of others, by name, such as clipseg or grounded-sam2, see above; needs --data
     predictions: str = ""  # folder with anno_{0..3}/<video>/ and/or Annotations/<video>/<id>/
     data: str = ""  # folder of the data; "": the data that the run was trained on
     split: str = "val"
@@ -216,8 +265,6 @@ class Evaluate:
     def run(self) -> int:
         from rvos_nb.results import report
         from rvos_nb.submissions import submit
-
-        import rvos_nb.pretrained  # noqa: F401  registers its names
 
         run = one_source(self.run_folder, self.model) if self.model else self.run_folder
         what = dict(run=run, predictions=self.predictions)
@@ -247,21 +294,19 @@ class Predict:
     ]  # what to segment, such as "the dog" "the man on the left"
     out: Path  # folder for the results
     run_folder: Annotated[str, tyro.conf.arg(name="run")] = ""  # run folder, or --model
-    model: str = ""  # clipseg, grounded-sam2, or grounded-sam2:DETECTOR,TRACKER (nbs/models.md)
+    model: str = ""  # of others, by name: clipseg, sam3, grounded-sam2:DETECTOR,TRACKER; see above
     overlay: bool = True  # write overlay.mp4
     max_side: int = 0  # make frames smaller whose longer side has more pixels; 0: never
     every: int = 1  # take each n-th frame
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    all_pieces: bool = False  # keep the whole mask, for expressions that name several objects
     overwrite: bool = False  # replace an earlier prediction in `out`
 
     def run(self) -> int:
-        import rvos_nb.pretrained  # noqa: F401  registers its names
         from rvos_nb.segmenter import load_segmenter, predict
 
         source = one_source(self.run_folder, self.model)
         found = predict(
-            load_segmenter(source, self.device, all_pieces=self.all_pieces),
+            load_segmenter(source, self.device),
             self.video,
             self.expressions,
             self.out,
@@ -274,6 +319,8 @@ class Predict:
         for e in found["expressions"]:
             marked = f"marked in {e['frames_marked']} of {frames} frames"
             about = f"probability {e['score']:.2f}, {marked}"
+            if not e["present"]:
+                about = f"no such object in this video (presence {e['presence']:.2f})"
             print(f"{e['id']}  {e['colour']:8}  {about}: {e['expression']}")
         if found["complete"]:
             print(f"results: {self.out}")
@@ -349,15 +396,22 @@ def one_line(box: str) -> str:
     return f"{what} ({lead} {' or '.join(flags)})"
 
 # %% ../nbs/70_cli.ipynb #4908629e
+def _about(command: type, args: list[str]) -> str:
+    "What a command does; where help is asked for, with the models that go by name."
+    if not {"-h", "--help"} & set(args):
+        return command.__doc__
+    from rvos_nb.pretrained import model_lines
+
+    return f"{command.__doc__}\n\n{model_lines()}"
+
+# %% ../nbs/70_cli.ipynb #eb73560d
 def parse(args: list[str]) -> Data | Train | Evaluate | Predict | Push | App:
     "The command that `args` describe; a slip exits with code 2 and one line, --help with code 0."
-    preset = preset_in(args)
-    train = subcommand("train", default=Train(preset, Config.preset(preset)))
     commands = Union[
         Annotated[Data, subcommand("data")],
-        Annotated[Train, train],
-        Annotated[Evaluate, subcommand("evaluate")],
-        Annotated[Predict, subcommand("predict")],
+        Annotated[Train, subcommand("train", default=_train_defaults(args))],
+        Annotated[Evaluate, subcommand("evaluate", description=_about(Evaluate, args))],
+        Annotated[Predict, subcommand("predict", description=_about(Predict, args))],
         Annotated[Push, subcommand("push")],
         Annotated[App, subcommand("app")],
     ]

@@ -15,14 +15,57 @@ from typing import NamedTuple
 import ipywidgets as widgets
 import numpy as np
 from scipy import ndimage
+from tqdm.auto import tqdm
 
 # %% ../nbs/56_corrections.ipynb #0dc58f68
 from .config import RVOSError
+from .draw import save_image
 from .layout import bad_name, read_json, write_clip
 from .picker import VideoPicker, at_size
-from .runtime import make_folder, write_text
-from .segmenter import Segmenter
-from .video import Video
+from .runtime import knob, make_folder, new_outputs, write_text
+from .segmenter import Segmenter, computing
+from .video import Video, open_video
+
+# %% ../nbs/56_corrections.ipynb #37ced6c4
+def plain_name(shown: str) -> str:
+    "The name of a file or clip without what a folder's name may not hold."
+    return re.sub(r"[^\w-]+", "-", Path(shown).stem).strip("-")[:60] or "clip"
+
+
+def extract_frames(
+    video,  # anything that `open_video` takes
+    root: str | Path,  # folder of the data: a new one, or one with other clips
+    every: int = 5,  # take each n-th frame
+    max_side: int = 0,  # make frames smaller where a side is longer, in pixels; 0: never
+    name: str = "",  # of the clip; "": the file's
+) -> Path:  # the folder of the frames
+    "Write root/frames/NAME/00000.jpg and so on, all or none; `RVOSError` where it cannot be."
+    source, root = open_video(video, every, max_side), Path(root).expanduser()
+    name = name or plain_name(source.name)
+    if bad_name(name):
+        raise RVOSError(f"{name!r}: {bad_name(name)}")
+    folder = root / "frames"
+    if (folder / name).exists():
+        raise RVOSError(f"{folder / name}: is there; another clip needs another {knob('name')}")
+    with new_outputs(folder, (name,), False, "frames") as new:
+        for frame in tqdm(source.read(), "frames", source.length, unit="frame"):
+            save_image(new / name / f"{frame.index:05d}.jpg", frame.image, quality=95)
+    for line in source.faults.lines():
+        print(f"{source.name}: {line}")
+    if not (root / "expressions.csv").exists():
+        write_text(root / "expressions.csv", "video,object,expression\n")
+    return folder / name
+
+
+def how_to_label(frames: Path) -> str:  # from `extract_frames`
+    "What was written, and what comes next."
+    root, name = frames.parent.parent, frames.name
+    return (
+        f"{len(list(frames.iterdir()))} frames: {frames}\nnext: label them with CVAT, LabelMe or a "
+        f"tool that writes COCO, or as masks {root / 'masks' / name}/00000.png whose values are "
+        f"object numbers; write rows such as {name},1,the dog on the left into "
+        f"{root / 'expressions.csv'}; check all with: rvos data check {root}"
+    )
 
 # %% ../nbs/56_corrections.ipynb #7d00e2a3
 class Click(NamedTuple):
@@ -73,6 +116,73 @@ def choose_pieces(
     return (pieces > 0) & ~np.isin(pieces, [c.value(pieces) for c in unwanted])
 
 # %% ../nbs/56_corrections.ipynb #34a939ee
+def _prompts(clicks: Sequence[Click], answer: np.ndarray, size: tuple[int, int]) -> dict:
+    "The clicks of one frame as SAM 2 takes them, in pixels of `size`; `answer`: its logits [h,w]."
+    height, width = size
+    points = [[c.x * width, c.y * height] for c in clicks]
+    labels = [int(c.wanted) for c in clicks]
+    found = dict(input_points=[[points]], input_labels=[[labels]], original_size=size)
+    if not any(labels):
+        rows, columns = np.nonzero(at_size(answer, size) > 0)
+        if not len(rows):
+            said = f"nothing is marked in frame {clicks[0].t + 1}"
+            raise RVOSError(f"{said}: click on what is meant first, as “this”")
+        box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        found["input_boxes"] = [[[float(side) for side in box]]]
+    return found
+
+
+class _ClickSession:
+    "SAM 2 follows one object from its first prompt, and keeps no picture."
+
+    def __init__(self, tracker):  # with transformers' `processor` and `model`, and a `device`
+        self.tracker, self.t = tracker, 0
+        self.state = tracker.processor.init_video_session(inference_device=tracker.device)
+
+    def step(self, image: np.ndarray, prompts: dict | None) -> np.ndarray:  # logits float32 [h,w]
+        "The answer for the next frame, which these prompts are about."
+        processor, t, state = self.tracker.processor, self.t, self.state
+        if prompts:
+            processor.add_inputs_to_inference_session(state, t, [1], **prompts)
+        pixels = processor(images=image, return_tensors="pt")["pixel_values"][0]
+        with computing(self.tracker.device):
+            pixels = pixels.to(self.tracker.device)
+            found = self.tracker.model(inference_session=state, frame=pixels, frame_idx=t)
+        state.processed_frames.pop(t - 1, None)
+        for kept in state.output_dict_per_obj[0].values():
+            for out in kept.values():
+                out.pop("high_res_masks", None)
+        self.t += 1
+        return found.pred_masks[0, 0].float().cpu().numpy()
+
+
+def track_clicks(
+    tracker,  # of SAM 2
+    video: Video,
+    answer: np.ndarray,  # logits [T,h,w] before the clicks
+    clicks: Sequence[Click],
+) -> np.ndarray:
+    "Logits float16 [T,h,w] of SAM 2 from the clicks; `RVOSError` where a frame says too little."
+    times, of = {c.t for c in clicks}, lambda t: [c for c in clicks if c.t == t]
+    prompts = {t: _prompts(of(t), answer[t], video.size) for t in times}
+    first, session, found = min(times), _ClickSession(tracker), {}
+    for t, image in enumerate(itertools.islice(video, len(answer))):
+        if t >= first:
+            found[t] = session.step(image, prompts.get(t))
+    if first + len(found) < len(answer):
+        raise RVOSError(f"{video.name}: {first + len(found)} of {len(answer)} frames can be read")
+    session = _ClickSession(tracker)
+    for end in range(first + 1, 0, -_STRETCH) if first else ():  # and the way back
+        start = max(0, end - _STRETCH)
+        images = list(itertools.islice(video, start, end))
+        for t in range(end - 1, start - 1, -1):
+            found[t] = session.step(images[t - start], prompts[t] if t == first else None)
+    return np.stack([found[t] for t in range(len(answer))]).astype(np.float16)
+
+
+_STRETCH = 32  # frames in memory on the way back
+
+# %% ../nbs/56_corrections.ipynb #0feb994b
 _SURE = 8.0  # the logit of a pixel that a person decided
 
 
@@ -83,7 +193,9 @@ def correct_answer(
     clicks: Sequence[Click],
 ) -> np.ndarray:
     "Logits float16 [T,h,w] that agree with the clicks; `RVOSError` where that is not possible."
-    correct = getattr(segmenter, "correct", None)
+    correct, tracker = (getattr(segmenter, name, None) for name in ("correct", "tracker"))
+    if hasattr(getattr(tracker, "processor", None), "add_inputs_to_inference_session"):
+        return track_clicks(tracker, video, sources[0], clicks)
     if correct is None:
         return np.where(choose_pieces(sources, clicks), _SURE, -_SURE).astype(np.float16)
     n = len(sources[0])
@@ -186,7 +298,7 @@ _SCRIPT = (
 
 
 def _sheet(width: int, height: int) -> str:
-    look = f"width: {width}px; height: {height}px; cursor: crosshair"
+    look = f"width: 100%; aspect-ratio: {width} / {height}; cursor: crosshair"
     return f'<div class="rvos-sheet" style="{look}" onclick="{_SCRIPT}"></div>'
 
 
@@ -199,15 +311,14 @@ def _tools() -> dict[str, widgets.Widget]:
         "meaning": widgets.ToggleButtons(
             options=("this", "not that"), style={"button_width": "80px"}
         ),
-        "undo": widgets.Button(description="undo", layout=small),
-        "keep": widgets.Button(description="keep", layout=small),
+        **{name: widgets.Button(description=name, layout=small) for name in ("undo", "keep")},
         "labels": widgets.Text(description="labels in", value="labels", layout=wide),
         "export": widgets.Button(description="write", layout=small),
     }
 
 # %% ../nbs/56_corrections.ipynb #85a1fbd5
-class LabelPicker(VideoPicker):
-    "A `VideoPicker` whose answers are corrected by clicks, kept, and written as labels."
+class _ClickPicker(VideoPicker):
+    "A picker whose answers are corrected by clicks."
 
     def _listen(self) -> None:
         tools = _tools()
@@ -215,24 +326,23 @@ class LabelPicker(VideoPicker):
             widget.add_class(f"rvos-{name}")
             setattr(self, name, widget)
         rows = list(self.children)
-        at = rows.index(self.image) + 1
-        names = ("meaning", "undo", "keep", "labels", "export")
-        line = widgets.HBox([tools[n] for n in names], layout=widgets.Layout(flex_flow="row wrap"))
-        self.children = [*rows[:at], self.sheet, *rows[at:], line, self.click]
+        at = rows.index(self.image)
+        place = dict(width=f"{self.width}px", max_width="100%")
+        for widget in (self.image, self.sheet):  # in one cell: the sheet lies on the picture
+            widget.layout = widgets.Layout(grid_area="picture", **place)
+        place |= dict(grid_template_areas='"picture"', grid_template_columns="100%")
+        both = widgets.GridBox([self.image, self.sheet], layout=widgets.Layout(**place))
+        row = [tools[n] for n in ("meaning", "undo", "keep", "labels", "export")]
+        line = widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap"))
+        self.children = [*rows[:at], both, *rows[at + 1 :], line, self.click]
         super()._listen()
         self._on(self.click, self._clicked)
         self.undo.on_click(lambda button: self.correct(self.clicks[:-1]))
-        self.keep.on_click(lambda button: self.keep_answer())
-        self.export.on_click(lambda button: self.write(self.labels.value))
-        self.written = {}  # video -> (folder, name of the clip) that this picker wrote
 
     def _open(self, name: str) -> None:
-        self.clicks, self.kept, self.before = [], {}, None
+        self.clicks, self.before = [], None
         super()._open(name)
-        height = self.answers.clip.frames[0].shape[0]
-        self.sheet.value = _sheet(self.width, height)
-        self.sheet.layout.margin = f"-{height}px 2px 0"
-        self.sheet.layout.height = f"{height}px"
+        self.sheet.value = _sheet(self.width, self.answers.clip.frames[0].shape[0])
 
     def ask(self, text: str, number: int | None = None) -> bool:
         self._forget()
@@ -271,6 +381,20 @@ class LabelPicker(VideoPicker):
         answers.replace(found)
         self.show()
 
+# %% ../nbs/56_corrections.ipynb #ed82fe30
+class LabelPicker(_ClickPicker):
+    "A `VideoPicker` whose answers are corrected by clicks, kept, and written as labels."
+
+    def _listen(self) -> None:
+        super()._listen()
+        self.keep.on_click(lambda button: self.keep_answer())
+        self.export.on_click(lambda button: self.write(self.labels.value))
+        self.written = {}  # (video, folder) -> name of the clip that this picker wrote
+
+    def _open(self, name: str) -> None:
+        self.kept = {}
+        super()._open(name)
+
     def keep_answer(self) -> None:
         "Keep the answer on show as a label of this clip."
         if not self.answers.asked:
@@ -294,7 +418,7 @@ class LabelPicker(VideoPicker):
 
 def _free_name(root: str | Path, shown: str) -> str:
     "A plain name for the clip `shown` that no clip in `root` has."
-    stem = re.sub(r"[^\w-]+", "-", Path(shown).stem).strip("-")[:60] or "clip"
+    stem = plain_name(shown)
     taken = Path(root).expanduser() / "DAVIS" / "JPEGImages" / "480p"
     names = itertools.chain([stem], (f"{stem}-{n}" for n in itertools.count(2)))
     return next(name for name in names if not (taken / name).exists())

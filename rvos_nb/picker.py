@@ -131,7 +131,12 @@ def _bar_strip(
 
 # %% ../nbs/54_picker.ipynb #c7e2ab18
 def _wide(pixels: int, **how) -> widgets.Layout:
-    return widgets.Layout(width=f"{pixels}px", **how)
+    return widgets.Layout(width=f"{pixels}px", max_width="100%", **how)
+
+
+def _filling(pixels: int) -> widgets.Layout:
+    "What its row leaves; a row of its own where that is less than `pixels`."
+    return widgets.Layout(flex=f"1 1 {pixels}px", width="auto", max_width="100%")
 
 
 def _as_html(text: str, problem: bool) -> str:
@@ -140,39 +145,37 @@ def _as_html(text: str, problem: bool) -> str:
     return f'<span style="color: {colour}">{html.escape(text)}</span>'
 
 # %% ../nbs/54_picker.ipynb #e736668e
-def _choices(width: int) -> dict[str, widgets.Widget]:
+def _choices() -> dict[str, widgets.Widget]:
     "What is asked: video and expression, or a typed expression."
-    half, place = _wide(width // 2 - 4), "the dog on the left"
-    typed = dict(placeholder=place, continuous_update=False, layout=_wide(width - 104))
-    primary = dict(button_style="primary", layout=_wide(92))
+    typed = dict(placeholder="the dog on the left", continuous_update=False, layout=_filling(240))
     return {
-        "video": widgets.Dropdown(description="video", layout=half),
-        "expression": widgets.Dropdown(description="expression", layout=half),
+        "video": widgets.Dropdown(description="video", layout=_filling(280)),
+        "expression": widgets.Dropdown(description="expression", layout=_filling(280)),
         "typed": widgets.Text(description="or type", **typed),
-        "button": widgets.Button(description="find it", **primary),
+        "button": widgets.Button(
+            description="find it", button_style="primary", layout=widgets.Layout(width="92px")
+        ),
     }
 
 
 def _displays(width: int) -> dict[str, widgets.Widget]:
     "What is seen: picture, strip, progress and status."
-    edge = _wide(width, margin="4px 2px 0")
     hidden = _wide(width, display="none")
     return {
-        "image": widgets.Image(format="jpeg", layout=edge),
-        "timeline": widgets.Image(format="png", layout=edge),
+        "image": widgets.Image(format="jpeg", layout=_wide(width)),
+        "timeline": widgets.Image(format="png", layout=_wide(width, margin="4px 2px 0")),
         "progress": widgets.IntProgress(description="looking", layout=hidden),
         "status": widgets.HTML(layout=_wide(width)),
     }
 
 
-def _controls(width: int) -> dict[str, widgets.Widget]:
+def _controls() -> dict[str, widgets.Widget]:
     "How it is seen: frame, view and opacity."
-    slider = dict(description="frame", readout=False, layout=_wide(width - 170))
-    opacity = dict(description="opacity", readout=False, layout=_wide(width - 430))
+    opacity = dict(description="opacity", readout=False, layout=_filling(200))
     return {
         "play": widgets.Play(interval=120),
-        "frame": widgets.IntSlider(**slider),
-        "view": widgets.ToggleButtons(options=_VIEWS, style={"button_width": "100px"}),
+        "frame": widgets.IntSlider(description="frame", readout=False, layout=_filling(220)),
+        "view": widgets.ToggleButtons(options=_VIEWS, style={"button_width": "84px"}),
         "opacity": widgets.FloatSlider(0.6, min=0, max=1, step=0.05, **opacity),
     }
 
@@ -188,12 +191,13 @@ class _Screen(widgets.VBox):
     def __init__(self, width: int):
         super().__init__()
         self.quiet = False  # True while a program sets widgets: observers look at it
-        parts = {**_choices(width), **_displays(width), **_controls(width)}
+        parts = {**_choices(), **_displays(width), **_controls()}
         for name, widget in parts.items():
             widget.add_class(f"rvos-{name}")  # for style sheets, and for tests in a browser
             setattr(self, name, widget)
         rows = [[parts[name] for name in row.split()] for row in _ROWS.split(",")]
-        self.children = [row[0] if len(row) == 1 else widgets.HBox(row) for row in rows]
+        wrap = dict(layout=_wide(width, flex_flow="row wrap"))  # on a phone, a row becomes two
+        self.children = [row[0] if len(row) == 1 else widgets.HBox(row, **wrap) for row in rows]
         self.add_class("rvos-picker")
 
     def say(self, text: str, problem: bool = False) -> None:

@@ -15,13 +15,64 @@ from huggingface_hub import EvalResult, HfApi, ModelCardData
 
 # %% ../nbs/44_sharing.ipynb #5b1ebee6
 from . import __version__
-from .checkpoints import export_model, find_checkpoint, load_checkpoint
+from .checkpoints import export_model, find_checkpoint, load_checkpoint, load_or_backup
 from .config import PRESETS, Config, ConfigError, RVOSError
 from .config import config_from_dict, config_to_json
-from .hub import hub_errors
+from .download import hub_errors, is_hub_id
 from .runtime import new_outputs, write_text
 
 # %% ../nbs/44_sharing.ipynb #f7d8bb66
+_SHOWN = ("model", "everything", "centre blob", "random object", "oracle")
+
+
+def _shown_rows(summary: dict | None, protocol: str = "per_expression") -> list[dict]:
+    "Scores under one protocol: of the model, then of the baselines."
+    rows = [r for r in (summary or {}).get("scores", []) if r["protocol"] == protocol]
+    return [r for r in rows if r["source"] in _SHOWN]
+
+
+def _results(summary: dict | None) -> str:
+    "The table of scores, and what a wrong expression costs."
+    if not summary:
+        return "Not evaluated. `rvos evaluate` scores it on any data with masks."
+    lines = ["| | J | F | J&F | 95 % interval |", "|---|---|---|---|---|"]
+    for r in _shown_rows(summary):
+        cells = [f"{r[k]:.1f}" for k in ("J", "F", "J&F")]
+        interval = f"{r['low']:.1f} to {r['high']:.1f}"
+        lines.append(f"| {r['source']} | {' | '.join(cells)} | {interval} |")
+    about = f"{summary['videos']} videos, {summary['expressions']} expressions of {summary['data']}"
+    about += f", split {summary['split']}"
+    lines += ["", f"Percent, per expression; {about}. {summary['what']}."]
+    if summary.get("language_controls"):
+        lines += ["", "Does it listen? J&F that a wrong expression costs, in points:", ""]
+    for c in summary.get("language_controls", []):
+        lines.append(f"- {c['control']}: {c['drop']:.1f} [{c['low']:.1f}, {c['high']:.1f}]")
+    return "\n".join(lines)
+
+# %% ../nbs/44_sharing.ipynb #a71613f2
+_OF_THE_PLACE = ("name", "out", "runs", "device", "workers", "tracker")
+
+
+def train_words(cfg: Config, but: tuple[str, ...] = ()) -> list[str]:
+    "The words of the `rvos train` that trains as `cfg` says, without the knobs in `but`."
+    preset = cfg.run.name if cfg.run.name in PRESETS else "demo"
+    before, words = asdict(Config.preset(preset)), ["rvos", "train"]
+    if not cfg.run.init_from:
+        words += ["--preset", preset]
+    for group, knobs in asdict(cfg).items():
+        for knob, value in knobs.items():
+            of_the_other = cfg.run.init_from and group == "model"
+            if value == before[group][knob] or knob in but or of_the_other:
+                continue
+            flag = "data" if knob == "root" else knob.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                values = value if isinstance(value, tuple) else [value]
+                words += [f"--{flag}", *map(str, values)]
+    return words
+
+# %% ../nbs/44_sharing.ipynb #f8d0f279
 @dataclass(frozen=True)
 class ModelCard:
     "What a card is made of; `str()` of it is the README.md."
@@ -33,18 +84,10 @@ class ModelCard:
     license: str  # identifier of the weights' licence, such as apache-2.0 or cc-by-nc-4.0
     summary: dict | None = None  # the summary.json of `rvos evaluate`
 
-    def rows(self, protocol: str = "per_expression") -> list[dict]:
-        "Scores under one protocol: of the model, then of the baselines."
-        rows = [r for r in (self.summary or {}).get("scores", []) if r["protocol"] == protocol]
-        return [r for r in rows if r["source"] in _SHOWN]
-
     def metadata(self) -> ModelCardData:
         "The card's front matter, in the hub's own words."
-        results = []
-        for row in self.rows():
-            for metric in ("J", "F", "J&F"):
-                if row["source"] == "model":
-                    results.append(self._result(metric, row[metric]))
+        rows = [r for r in _shown_rows(self.summary) if r["source"] == "model"]
+        results = [self._result(m, r[m]) for r in rows for m in ("J", "F", "J&F")]
         named = dict(model_name=self.repo_id.split("/")[1], eval_results=results)
         return ModelCardData(
             language="en",
@@ -71,67 +114,23 @@ class ModelCard:
 
     def text(self) -> str:
         "The card below its front matter."
-        model = self.cfg.model
-        h, w = model.image_size
-        parts = [
-            f"# {self.repo_id}",
-            "Referring video object segmentation with "
-            "[rvos_nb](https://github.com/rvos-nb/rvos_nb): a video and an expression in, a mask "
-            "of the object that the expression names out, for every frame.",
-            f"## How to use\n\n{_USE.format(repo_id=self.repo_id)}",
-            f"## What it is\n\nBackbone `{model.backbone}`, text encoder `{model.text_encoder}`, "
-            f"pooling `{model.pooling}`, decoder `{model.decoder}`; it sees frames at {h}x{w}. "
-            "`config.json` holds all of its settings.",
-            f"## Data\n\nTrained on {self.trained_on}, preset `{self.cfg.run.name}`, seed "
-            f"{self.cfg.run.seed}, {self.epoch} epochs. Licence of the weights: `{self.license}`.",
-            f"## Results\n\n{self._results()}",
-            f"## Limits\n\n{_LIMITS}",
-            f"## Code\n\nMade with rvos_nb {__version__}. The same run again, given the same data:"
-            f"\n\n```bash\n{self._command()}\n```",
-        ]
-        return "\n\n".join(parts) + "\n"
-
-    def _results(self) -> str:
-        if not self.summary:
-            return "Not evaluated. `rvos evaluate` scores it on any data with masks."
-        lines = ["| | J | F | J&F | 95 % interval |", "|---|---|---|---|---|"]
-        for r in self.rows():
-            cells = [f"{r[k]:.1f}" for k in ("J", "F", "J&F")]
-            interval = f"{r['low']:.1f} to {r['high']:.1f}"
-            lines.append(f"| {r['source']} | {' | '.join(cells)} | {interval} |")
-        s = self.summary
-        about = f"{s['videos']} videos, {s['expressions']} expressions of {s['data']}"
-        about += f", split {s['split']}"
-        lines += ["", f"Percent, per expression; {about}. {s['what']}."]
-        if s.get("language_controls"):
-            lines += ["", "Does it listen? J&F that a wrong expression costs, in points:", ""]
-        for c in s.get("language_controls", []):
-            lines.append(f"- {c['control']}: {c['drop']:.1f} [{c['low']:.1f}, {c['high']:.1f}]")
-        return "\n".join(lines)
-
-    def _command(self) -> str:
-        # the preset, and what the run has otherwise
-        name = self.cfg.run.name if self.cfg.run.name in PRESETS else "demo"
-        before, now = asdict(Config.preset(name)), asdict(self.cfg)
-        words = [f"rvos train --preset {name}"]
-        for group, knobs in now.items():
-            for knob, value in knobs.items():
-                if value != before[group][knob] and knob not in _OF_THE_PLACE:
-                    words.append(_flag(knob, value))
-        return " ".join(words)
+        model, run = self.cfg.model, self.cfg.run
+        start = f", starting from the weights of `{run.init_from}`" if run.init_from else ""
+        how = dict(repo_id=self.repo_id, model=model, height=model.image_size[0])
+        how |= dict(width=model.image_size[1], trained_on=self.trained_on, preset=run.name)
+        how |= dict(seed=run.seed, epochs=self.epoch, license=self.license, start=start)
+        how |= dict(results=_results(self.summary), version=__version__)
+        return _CARD.format(command=" ".join(train_words(self.cfg, _OF_THE_PLACE)), **how)
 
 
-def _flag(knob: str, value) -> str:
-    flag = knob.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    values = value if isinstance(value, tuple) else [value]
-    return " ".join([f"--{'data' if knob == 'root' else flag}", *map(str, values)])
+_CARD = """# {repo_id}
 
+Referring video object segmentation with [rvos_nb](https://github.com/rvos-nb/rvos_nb): a video and
+an expression in, a mask of the object that the expression names out, for every frame.
 
-_OF_THE_PLACE = ("name", "out", "runs", "device", "workers", "init_from", "tracker")
-_SHOWN = ("model", "everything", "centre blob", "random object", "oracle")
-_USE = """```bash
+## How to use
+
+```bash
 pip install "git+https://github.com/rvos-nb/rvos_nb"
 rvos predict clip.mp4 "the dog on the left" --run {repo_id} --out result
 ```
@@ -141,11 +140,37 @@ from rvos_nb.segmenter import load_segmenter
 
 found = load_segmenter("{repo_id}").segment("clip.mp4", "the dog on the left")
 found.masks  # bool [1, frames, height, width]
-```"""
-_LIMITS = """It knows the nouns that its training data named; for other objects it may mark the most
-prominent one, whatever is said. It was not made to identify people, and its masks are no ground for
-a decision about anyone. Look at the rows of the baselines and at the controls before you rely on a
-figure: a model that does not listen can still score well where one object is alone."""
+```
+
+## What it is
+
+Backbone `{model.backbone}`, text encoder `{model.text_encoder}`, pooling `{model.pooling}`, decoder
+`{model.decoder}`; it sees frames at {height}x{width}. `config.json` holds all of its settings.
+
+## Data
+
+Trained on {trained_on}, preset `{preset}`, seed {seed}, {epochs} epochs{start}. Licence of the
+weights: `{license}`.
+
+## Results
+
+{results}
+
+## Limits
+
+It knows the nouns that its training data named; for other objects it may mark the most prominent
+one, whatever is said. It was not made to identify people, and its masks are no ground for a
+decision about anyone. Look at the rows of the baselines and at the controls before you rely on a
+figure: a model that does not listen can still score well where one object is alone.
+
+## Code
+
+Made with rvos_nb {version}. The same run again, given the same data:
+
+```bash
+{command}
+```
+"""
 
 # %% ../nbs/44_sharing.ipynb #6b669f8d
 def _without_paths(cfg: Config) -> Config:
@@ -154,7 +179,7 @@ def _without_paths(cfg: Config) -> Config:
     return cfg.replace(
         root=Path(cfg.data.root).name,
         out=run.out,
-        init_from=run.init_from,
+        init_from=_run_name(cfg.run.init_from),
         runs=run.runs,
         backbone_weights=_file_name(model.backbone_weights),
         backbone=_file_name(model.backbone),
@@ -165,6 +190,14 @@ def _without_paths(cfg: Config) -> Config:
 
 def _file_name(value: str) -> str:
     return Path(value).name if Path(value).expanduser().exists() else value
+
+
+def _run_name(value: str) -> str:
+    "A run's own name, of the path of its folder or of a checkpoint in it."
+    path = Path(value)
+    if is_hub_id(value) or not path.name:
+        return value
+    return path.parent.name if path.suffix in (".pth", ".safetensors") else path.name
 
 
 def _summary_of(evaluation: str | Path, run: Path) -> dict:
@@ -184,7 +217,7 @@ def _summary_of(evaluation: str | Path, run: Path) -> dict:
     what = re.sub(r"\S*/\S+", lambda m: Path(m[0].rstrip(",;")).name, summary["what"].split(";")[0])
     return summary | {"data": data, "what": what, "run": run.name}
 
-
+# %% ../nbs/44_sharing.ipynb #3567dc18
 def pack_run(
     run: str | Path,  # run folder or checkpoint
     folder: str | Path,  # new folder
@@ -259,3 +292,23 @@ def push_run(
                 commit_message=f"rvos_nb {__version__}",
             )
     return done.commit_url
+
+# %% ../nbs/44_sharing.ipynb #a4cae29b
+def run_settings(run: str | Path) -> Config:
+    "The settings of `run`, for a further run that starts from its weights."
+    path = find_checkpoint(run)
+    cfg = config_from_dict(load_or_backup(path)["config"], f"checkpoint in {path.parent}")
+    parts = [part for part in ("text_encoder", "backbone") if (path.parent / part).is_dir()]
+    place = Config().run
+    return cfg.replace(
+        **{part: str((path.parent / part).absolute()) for part in parts},
+        backbone_weights="none",  # they come with the run, like those of the text encoder
+        text_weights="none",
+        max_videos=0,
+        init_from=str(path.absolute()),
+        out=place.out,
+        runs=place.runs,
+        device=place.device,
+        precision=place.precision,
+        tracker=place.tracker,
+    )

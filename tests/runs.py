@@ -1,6 +1,5 @@
 "What the tests of whole runs share: a run of seconds, and what makes two runs the same."
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +7,7 @@ import torch
 from rvos_nb.checkpoints import load_checkpoint
 from rvos_nb.config import Config
 from rvos_nb.shapes import make_shapes
+from rvos_nb.sharing import train_words
 
 TIMES = ["train_it_s", "val_it_s"]  # columns in which two equal runs differ
 
@@ -74,16 +74,4 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 def flags(cfg: Config) -> list[str]:
     "`cfg` as arguments of `rvos train`."
-    out = ["--preset", "demo"]  # whose values are the fields' defaults
-    before = asdict(Config())
-    for group, knobs in asdict(cfg).items():
-        for knob, value in knobs.items():
-            if value == before[group][knob]:
-                continue
-            name = "data" if knob == "root" else knob.replace("_", "-")
-            if isinstance(value, bool):
-                out.append(f"--{name}" if value else f"--no-{name}")
-            else:
-                values = value if isinstance(value, tuple) else [value]
-                out += [f"--{name}", *map(str, values)]
-    return out
+    return train_words(cfg)[2:]

@@ -10,13 +10,15 @@ from rvos_nb.config import RVOSError
 from rvos_nb.corrections import (
     Click,
     LabelPicker,
+    _prompts,
     choose_pieces,
     correct_answer,
     write_labels,
 )
 from rvos_nb.datasets import load_annotations
-from rvos_nb.segmenter import FrameMasks
+from rvos_nb.segmenter import FrameMasks, load_segmenter
 from rvos_nb.video import open_video
+from tiny_pretrained import tiny_dino, tiny_sam2
 
 
 def blobs(**places):
@@ -89,6 +91,50 @@ def test_a_model_that_takes_prompts_is_asked():
     assert found.shape == (4, 6, 10) and (found == 5).all() and segmenter.told == [clicks]
     with pytest.raises(RVOSError, match="2 of 4"):
         correct_answer(Prompted(2), video, [blobs()], clicks)
+
+
+@pytest.fixture(scope="module")
+def sam2(tmp_path_factory):
+    "A tiny SAM 2 behind a tiny detector."
+    folder = tmp_path_factory.mktemp("tiny")
+    parts = tiny_dino(folder / "dino"), tiny_sam2(folder / "sam2")
+    return load_segmenter(f"grounded-sam2:{','.join(parts)}", device="cpu")
+
+
+def test_sam2_takes_the_clicks(sam2):
+    video, answer = open_video(moving(40)), np.full((40, 12, 20), -1, np.float32)
+    answer[6, 3:6, 2:9] = 1
+
+    def found(*clicks):
+        return correct_answer(sam2, video, [answer], clicks).astype(float)
+
+    here, there = at(6, 4, 4), at(6, 10, 18)
+    first = found(here)
+    assert first.shape == (40, 32, 32) and np.array_equal(first, found(here))
+    for others in ([there], [here._replace(wanted=False)], [here, there]):
+        moved = np.abs(found(*others) - first).max((1, 2))
+        assert moved[6] > 1e-4 and (moved[:6] > 0).any() and (moved[7:] > 0).any()
+    later = np.abs(found(here, at(30, 2, 2)) - first).max((1, 2))
+    assert (later[:30] == 0).all() and later[30] > 1e-4, "nothing before it changes"
+
+
+def test_what_sam2_cannot_be_told(sam2):
+    answer = np.full((4, 12, 20), -1, np.float32)
+    with pytest.raises(RVOSError, match="nothing is marked in frame 2.*“this”"):
+        correct_answer(sam2, open_video(moving(4)), [answer], [at(1, 2, 3, wanted=False)])
+    with pytest.raises(RVOSError, match="3 of 4 frames"):
+        correct_answer(sam2, open_video(moving(3)), [answer], [at(1, 2, 3)])
+
+
+def test_a_negative_click_alone_goes_with_the_box_of_the_answer():
+    answer = np.full((4, 8), -1, np.float32)
+    answer[1:3, 2:6] = 1
+    click = Click(0, 0.25, 0.5, wanted=False)
+    told = _prompts([click], answer, (40, 80))
+    assert told["input_points"] == [[[[20, 20]]]] and told["input_labels"] == [[[0]]]
+    (box,) = told["input_boxes"][0]
+    assert np.allclose(box, (20, 10, 60, 30), atol=6)
+    assert "input_boxes" not in _prompts([click, click._replace(wanted=True)], answer, (40, 80))
 
 
 # --- labels
