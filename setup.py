@@ -39,7 +39,7 @@ setup(
     package_data={cfg["lib_path"]: ["assets/**/*"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "app")},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "app", "speed")},
     entry_points={"console_scripts": cfg["console_scripts"].split("\n")},
     zip_safe=False,
 )

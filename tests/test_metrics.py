@@ -3,6 +3,10 @@
 import itertools
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +16,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from rvos_nb.config import RVOSError
+from rvos_nb import metrics
 from rvos_nb.metrics import (
+    _compiled,
     _jf_frame,
     _tolerance,
     boundary,
@@ -21,6 +27,20 @@ from rvos_nb.metrics import (
     jf,
     region_similarity,
 )
+
+
+@pytest.fixture(scope="module", params=["numba", "numpy"], autouse=True)
+def path(request):
+    "Everything here is asked of both ways: machine code, and numpy where numba cannot be had."
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "numpy":
+            patch.setitem(sys.modules, "numba", None)  # importing it fails from now on
+        else:
+            pytest.importorskip("numba")
+        _compiled.cache_clear()
+        assert (_compiled() is None) == (request.param == "numpy")
+        yield request.param
+    _compiled.cache_clear()
 
 
 def by_definition(gt, pred):
@@ -174,6 +194,63 @@ def test_bad_input_is_named(score):
         score(m, np.full(m.shape, np.nan))
     with pytest.raises(RVOSError, match="expected masks"):
         score(m[0, 0], m[0, 0])
+
+
+def test_a_size_of_zero_writes_nowhere():
+    for shape in ((3, 0, 5), (3, 5, 0), (0, 5, 5)):
+        j, f = jf(np.zeros(shape, bool), np.zeros(shape, bool))
+        assert j.tolist() == f.tolist() == [1.0] * shape[0]
+
+
+def test_tolerances_up_to_the_neighbouring_word(path):
+    "A diagonal of over 3000 pixels: more than numpy's windows see, not more than the next word."
+    if path == "numpy":
+        pytest.skip("the definition itself is used")
+    gt = np.zeros((1, 200, 5000), bool)
+    gt[0, 90:110, 900:1500] = np.random.default_rng(5).random((20, 600)) < 0.01
+    pred = np.roll(gt, 40, 2)
+    assert _tolerance(gt.shape[1:]) == 41
+    assert np.transpose(jf(gt, pred)).tolist() == [list(_jf_frame(gt[0], pred[0]))]
+
+
+def run_python(code: str, **environment) -> str:
+    "What a fresh process prints."
+    command = [sys.executable, "-c", code]
+    inherited = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
+    how = dict(env=inherited | environment, capture_output=True, text=True, check=True)
+    return subprocess.run(command, **how).stdout
+
+
+SCORE = """
+import numpy as np
+from rvos_nb.metrics import _compiled, jf
+masks = np.random.default_rng(0).random((2, 1, 48, 85)) < 0.5
+jf(*masks)
+print([sum(part.stats.cache_hits.values()) for part in _compiled()])
+"""
+
+
+def test_machine_code_is_kept_for_the_next_process(path, tmp_path):
+    if path == "numpy":
+        pytest.skip("nothing is compiled")
+    assert run_python(SCORE, NUMBA_CACHE_DIR=str(tmp_path)) == "[0, 0, 0]\n"
+    assert run_python(SCORE, NUMBA_CACHE_DIR=str(tmp_path)) == "[1, 1, 1]\n"
+
+
+def test_scores_where_machine_code_cannot_be_kept(path):
+    "Source without a file of its own, as in a frozen program."
+    if path == "numpy":
+        pytest.skip("nothing is compiled")
+    source = (
+        Path(metrics.__file__).read_text("utf-8").replace("from .config", "from rvos_nb.config")
+    )
+    code = f"exec(compile({source!r}, '<nowhere>', 'exec'), globals())\n"
+    code += "m = np.eye(9, dtype=bool)[None]\nprint(jf(m, m), _compiled() is not None)"
+    assert run_python(code) == "(array([1.]), array([1.])) True\n"
+
+
+def test_numba_is_not_imported_before_it_is_needed():
+    assert run_python("import sys, rvos_nb.metrics; print('numba' in sys.modules)") == "False\n"
 
 
 # --- iou
