@@ -1,6 +1,7 @@
-"""Run nbs/index.ipynb, store its outputs and write README.md from it.
+"""Run nbs/index.ipynb, store its outputs, and write README.md from it and nbs/notebooks.md, the
+list of all notebooks.
 
-With --check: write nothing, exit 1 where one of the two is stale.
+With --check: write nothing, exit 1 where one of them is stale.
 
 usage: python .ci/readme.py [--check]
 """
@@ -19,6 +20,7 @@ from nbdev.clean import nbdev_clean
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX, README = ROOT / "nbs" / "index.ipynb", ROOT / "README.md"
+LIST = ROOT / "nbs" / "notebooks.md"
 # target of a Markdown link or picture that names a file
 RELATIVE_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+")
 
@@ -42,21 +44,49 @@ def to_markdown(nb) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
+LIST_HEAD = """# All notebooks
+
+The first digit is the chapter: 0 ground, 1 data, 2 model, 3 loss, 4 training, 5 use, 6 evaluation,
+7 terminal, 9 experiments. One notebook, one module, one job; each imports only from lower numbers.
+**Bold** titles are the spine, to be read in order; the others are reference. All are stored with
+their results.
+
+|  | notebook | what it does |  |
+| --- | --- | --- | --- |
+"""
+
+
+def list_of_notebooks() -> str:
+    "A table of all notebooks: number, title, subtitle and badge, from their first Markdown cells."
+    rows, source = [], INDEX.read_text("utf-8")
+    spine = re.findall(r"\d+", re.search(r"SPINE = \(([\d, ]+)\)", source)[1])
+    for path in sorted(INDEX.parent.glob("[0-9]*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        badge, head = [c.source for c in cells if c.cell_type == "markdown"][:2]
+        title, subtitle = (re.search(rf"^{mark} (.+)$", head, re.M)[1] for mark in "#>")
+        link = f"[{title}]({path.name})"
+        link = f"**{link}**" if path.name[:2] in spine else link
+        rows.append(f"| {path.name[:2]} | {link} | {subtitle} | {badge} |\n")
+    return LIST_HEAD + "".join(rows)
+
+
 def main(check: bool) -> int:
     os.chdir(ROOT)  # where nbdev looks for settings.ini
     stored = nbformat.read(INDEX, as_version=4)
     fresh = run(stored)
-    text = to_markdown(fresh)
+    pages = {README: to_markdown(fresh), LIST: list_of_notebooks()}
     if not check:
         nbformat.write(fresh, INDEX)
         nbdev_clean(fname=str(INDEX))
-        README.write_text(text, encoding="utf-8")
+        for path, text in pages.items():
+            path.write_text(text, encoding="utf-8")
         return 0
     stale = []
-    if to_markdown(stored) != text:
+    if to_markdown(stored) != pages[README]:
         stale.append("nbs/index.ipynb (its stored outputs)")
-    if not README.exists() or README.read_text(encoding="utf-8") != text:
-        stale.append("README.md")
+    for path, text in pages.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(str(path.relative_to(ROOT)))
     for name in stale:
         print(
             f"{name} is stale: run `python .ci/readme.py` and commit what it changes",

@@ -32,7 +32,7 @@ from rvos_nb.copy_paste import copy_paste_splits
 from rvos_nb.datasets import load_annotations
 from rvos_nb.evaluation import evaluate
 from rvos_nb.fit import Trainer
-from rvos_nb.loaders import load_splits
+from rvos_nb.sources import load_splits
 from rvos_nb.runtime import cache_dir, lock, write_text
 from rvos_nb.segmenter import RVOSSegmenter
 

@@ -1,4 +1,4 @@
-"""The table of results in README.md and its picture: writes results.csv and the picture of README.
+"""The table of results in README.md: writes results.csv.
 
 Trains the demo preset unless it has been trained already (under RVOS_HOME), and reads what
 report_on_davis.py, best_on_davis.py and all_kinds_on_shapes.py left.
@@ -6,7 +6,6 @@ report_on_davis.py, best_on_davis.py and all_kinds_on_shapes.py left.
     python benchmarks/results.py && python .ci/readme.py
 """
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,15 +14,12 @@ from _common import HERE, means_row, score
 
 from rvos_nb.datasets import load_annotations
 from rvos_nb.fit import demo_run
-from rvos_nb.results import closing_table
 from rvos_nb.shapes import make_shapes, shapes_data
 
 
 def main() -> None:
     "Score the demo model twice, collect the other tables, write."
     run = demo_run()
-    closing_table(run)  # draws samples.jpg
-    shutil.copy(run / "samples.jpg", HERE.parent / "nbs" / "images" / "segmented_clip.jpg")
     with (
         tempfile.TemporaryDirectory() as folder
     ):  # clips that did not exist for the preset's choice

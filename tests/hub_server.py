@@ -46,6 +46,7 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)  # sha256 -> uploaded content
     asked: list[str] = field(default_factory=list)  # "GET /api/models/..."
+    sizes: dict[str, int] = field(default_factory=dict)  # path -> a size that is told instead
 
     def add_folder(self, repo_id: str, folder: Path, **how) -> str:
         "Publish a folder's files as a commit of `repo_id`; the commit's name."
@@ -122,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self.json(rows)
             return
-        siblings = [{"rfilename": p} for p in files]
+        sizes = {p: self.hub.sizes.get(p, len(content)) for p, content in files.items()}
+        siblings = [{"rfilename": p, "size": size} for p, size in sizes.items()]
         about = {"id": name, "modelId": name, "sha": sha, "private": repo.private, "tags": []}
         self.json(about | {"siblings": siblings})
 

@@ -172,15 +172,21 @@ def test_imported_modules_sees_every_form():
     assert imported_modules(source) == {"config", "shapes", "loss", "data"}
 
 
+# {notebook: modules that a cell which is only shown imports}: the data's notebook ends in the batch
+# that the model sees. What is exported imports from lower numbers alone, without exception.
+LOOKS_AHEAD = {"11_data.ipynb": {"caches", "encoders", "sources"}}
+
+
 @each_numbered
 def test_imports_only_from_lower_numbers(path):
     number, order = int(path.name[:2]), modules()
     code = "\n".join(
         re.sub(r"^(\s*)[%!].*", r"\1pass", c, flags=re.M) for c in cells(path)
     )  # no magics: this is plain Python
-    for source in [code] + (
-        [(ROOT / f"rvos_nb/{m}.py").read_text("utf-8")] if (m := module_of(path)) else []
-    ):
+    above = {name for name in imported_modules(code) if order[name] >= number}
+    assert above == LOOKS_AHEAD.get(path.name, set())
+    if module := module_of(path):
+        source = (ROOT / f"rvos_nb/{module}.py").read_text("utf-8")
         assert not {name for name in imported_modules(source) if order[name] >= number}
 
 
@@ -280,7 +286,7 @@ def test_readme_links_lead_somewhere():
     targets += re.findall(
         rf"{GIT_URL.split('//')[1].split('/', 1)[1]}/(?:blob|raw)/{BRANCH}/([^)\"\s]+)", text
     )
-    assert len(targets) > len(NUMBERED)
+    assert len(targets) > 20
     assert [t for t in targets if not (ROOT / t).exists()] == []
 
 
