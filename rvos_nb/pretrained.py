@@ -63,30 +63,26 @@ _READS = {  # what each model takes in
 }
 
 
-_MEMORY = {}  # GB of a process on the CPU at work, see benchmarks/pretrained_memory.csv
-
-
-def _memory(name: str) -> str:
-    return f"{_MEMORY[name]:.1f} GB" if name in _MEMORY else "not measured"
-
-
 def model_table() -> pd.DataFrame:
     "Names that `load_segmenter` takes and parts of `grounded-sam2`, with licence, size and gating."
     rows = []
     for name, w in WEIGHTS.items():
         row = {"name": name, "job": w.job, "model": w.repo_id, "licence": w.license}
-        row |= {"MB": w.megabytes, "memory": _memory(name), "gated": "yes" if w.gated else "no"}
+        row |= {"MB": w.megabytes, "gated": "yes" if w.gated else "no"}
         rows.append(row | {"reads": _READS.get(name, "boxes, not words")})
     return pd.DataFrame(rows)
 
 # %% ../nbs/52_pretrained.ipynb #92655346
 def model_lines() -> str:
     "The table as text, for `rvos predict --help`."
-    lines = ["Models of others that --model takes, and parts of grounded-sam2:DETECTOR,TRACKER:"]
+    lines = ["Models of others that --model takes, and parts of grounded-sam2:DETECTOR,TRACKER."]
+    lines.append(
+        "Memory: more than the weights' size; it does not grow with the length of the video."
+    )
     for r in model_table().itertuples():
         gated = ", gated: ask for access on its page" * (r.gated == "yes")
-        size = f"{r.MB} MB, memory {r.memory}"
-        lines.append(f"{r.name}: {r.job}, licence {r.licence}, {size}{gated}; reads {r.reads}")
+        about = f"{r.job}, licence {r.licence}, {r.MB} MB{gated}"
+        lines.append(f"{r.name}: {about}; reads {r.reads}")
     return "\n\n".join(lines)
 
 # %% ../nbs/52_pretrained.ipynb #91639edf

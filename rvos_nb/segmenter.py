@@ -436,4 +436,5 @@ def predict(
     answers = _checked(stream, segmenter.name, len(asked), video, progress=progress)
     out = Path(out).expanduser()
     with new_outputs(out, _OUTPUTS, overwrite, "an earlier prediction") as folder:
+        answers = itertools.chain([next(answers)], answers)  # Ctrl-C before the first: nothing
         return _write_results(answers, video, asked, folder, overlay=overlay, unread=unread)

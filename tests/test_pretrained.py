@@ -206,7 +206,7 @@ def test_help_lists_the_names(command, capsys):
     said = capsys.readouterr().out
     for row in model_table().itertuples():
         assert row.name in said
-    assert "apache-2.0" in said and "3440 MB" in said and "gated" in said
+    assert "apache-2.0" in said and "3440 MB" in said and "gated" in said and "Memory" in said
 
 
 @pytest.mark.parametrize("name", ["clipseg:sam9", "grounded-sam2:sam9", "sam3:whole,sam9"])
