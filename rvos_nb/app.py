@@ -429,7 +429,7 @@ def write_space(
     gr, folder = _gradio(), Path(folder).expanduser()
     if folder.is_dir() and any(folder.iterdir()):
         raise RVOSError(f"--space {folder}: is not empty; name a new folder")
-    named = str(model) in SEGMENTERS or is_hub_id(str(model))
+    named = str(model).partition(":")[0] in SEGMENTERS or is_hub_id(str(model))
     name = str(model) if named else "model"
     with new_outputs(folder, _SPACE_FILES, False, "a Space") as new:
         if not named:

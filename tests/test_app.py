@@ -208,8 +208,9 @@ def test_a_space_of_a_name_and_of_a_run(tmp_path):
     from rvos_nb.fit import demo_run
     from rvos_nb.segmenter import load_segmenter
 
-    named = write_space(tmp_path / "named", "user/name")
-    assert not (named / "model").exists() and "'user/name'" in (named / "app.py").read_text()
+    for n, name in enumerate(("user/name", "clipseg", "grounded-sam2:owlv2,sam2.1-tiny")):
+        named = write_space(tmp_path / f"named{n}", name)
+        assert not (named / "model").exists() and f"'{name}'" in (named / "app.py").read_text()
     assert main(["app", "--space", str(tmp_path / "own"), "--model", str(demo_run())]) == 0
     own = tmp_path / "own"
     assert load_segmenter(own / "model", device="cpu").name == "model"
