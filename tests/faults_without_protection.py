@@ -328,7 +328,7 @@ NUMBERS_MEMORY_DRIVE_DATA = [
     ),
     Protection(
         "bad data stops a run before its first step",
-        Edit("loaders", "load_splits", "not data.skip_bad", "False"),
+        Edit("sources", "_bad_videos", "not skip_bad", "False"),
         ROBUST + "training_stops_before_its_first_step_where_data_is_bad",
     ),
     Protection(
