@@ -175,7 +175,7 @@ def _controls() -> dict[str, widgets.Widget]:
     return {
         "play": widgets.Play(interval=120),
         "frame": widgets.IntSlider(description="frame", readout=False, layout=_filling(220)),
-        "view": widgets.ToggleButtons(options=_VIEWS, style={"button_width": "84px"}),
+        "view": widgets.ToggleButtons(options=_VIEWS, style={"button_width": "auto"}),
         "opacity": widgets.FloatSlider(0.6, min=0, max=1, step=0.05, **opacity),
     }
 
