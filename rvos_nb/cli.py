@@ -397,8 +397,8 @@ def one_line(box: str) -> str:
 
 # %% ../nbs/70_cli.ipynb #4908629e
 def _about(command: type, args: list[str]) -> str:
-    "What a command does; where help is asked for, with the models that go by name."
-    if not {"-h", "--help"} & set(args):
+    "What a command does; where its help is asked for, with the models that go by name."
+    if args[:1] != [command.__name__.lower()] or not {"-h", "--help"} & set(args):
         return command.__doc__
     from rvos_nb.pretrained import model_lines
 

@@ -44,9 +44,10 @@ class _Tracks(NamedTuple):
         # logits [objects,h,w] of frame t
         found = self.masks.read(t)
         logits = np.full((len(self.prompts), *found.shape[1:]), -SURE, np.float32)
+        places = {i: k for k, i in enumerate(self.objects)}
         for i, x in zip(self.ids[t], found):
-            if i in self.prompts:
-                logits[self.objects.index(i)] = x
+            if i in places:
+                logits[places[i]] = x
         return logits
 
 
