@@ -11,10 +11,15 @@ own object better than any other named one; `none_right` is the share of express
 that mark less than a thousandth of the image.
 
     RVOS_DAVIS=... RVOS_COCO=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... \\
-        python benchmarks/images.py [--rows "with images"] [--seeds 0 1] [--size 256 448]
+        python benchmarks/images.py [--rows "with images"] [--seeds 0 1] [--size 256 448] [--fold 0]
+
+With `--fold`, choices can be made without a look at val videos and val images: every third training
+video and training image is held out, the rest trains, and what is held out is scored.
 """
 
 import argparse
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -22,7 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _common import HERE, append, is_done, named, real_parts
-from folds import mean_J
+from folds import FOLDS, fold_data, mean_J
 
 from rvos_nb.checkpoints import load_best
 from rvos_nb.config import Config
@@ -33,23 +38,49 @@ from rvos_nb.fit import Trainer
 from rvos_nb.metrics import region_similarity
 from rvos_nb.predictions import predictions_of
 from rvos_nb.pseudo_video import images_data
-from rvos_nb.runtime import cache_dir, lock
+from rvos_nb.runtime import cache_dir, lock, write_text
 from rvos_nb.segmenter import RVOSSegmenter
 
 COCO = "RVOS_COCO"  # a folder with images/ and annotations/instances_{train,val}.json
 NEGLIGIBLE = 1e-3  # share of the image
+HALF = (1, 0.7, 0.3)
 ROWS = {  # shares of videos, windows and whole images; and knobs
     "without": ((), {}),
-    "with images": ((1, 0.7, 0.3), {}),
-    "with images, 1.5 x clips": ((1, 0.7, 0.3), dict(epoch_size=1200)),
-    "with images, text in 60 % of steps": ((1, 0.7, 0.3), dict(text_dropout=0.4)),
-    "with twice the images": ((1, 1.4, 0.6), dict(epoch_size=1200)),
+    "with images": (HALF, {}),
+    "with images, 2 x clips": (HALF, dict(epoch_size=1600)),
+    "with images, 2 x clips, text in 70 % of steps": (
+        HALF,
+        dict(epoch_size=1600, text_dropout=0.3),
+    ),
+    "with images, 2 x clips, strides 8 16 32": (
+        HALF,
+        dict(epoch_size=1600, fuse_strides=(8, 16, 32)),
+    ),
+    "with images, 4 x clips": (HALF, dict(epoch_size=3200)),
+    "with twice the images, 3 x clips": ((1, 1.4, 0.6), dict(epoch_size=2400)),
 }
 
 
-def image_sets(coco: Path) -> tuple[Path, Path]:
+def fold_images(coco: Path, fold: int) -> Path:
+    "The training images of `coco` as data of their own; every third one is its val split."
+    root = cache_dir() / "images" / f"fold{fold}" / "coco"
+    whole = json.loads((coco / "annotations/instances_train.json").read_text())
+    with lock(root):
+        for split in ("train", "val"):
+            held_out = {i["id"] for i in whole["images"][fold::FOLDS]}
+            part = dict(whole)
+            for key, name in (("images", "id"), ("annotations", "image_id")):
+                part[key] = [x for x in whole[key] if (x[name] in held_out) == (split == "val")]
+            write_text(root / f"annotations/instances_{split}.json", json.dumps(part))
+            pictures = root / "images" / split
+            pictures.parent.mkdir(exist_ok=True)
+            if not pictures.exists():
+                pictures.symlink_to(coco.absolute() / "images/train")
+    return root
+
+
+def image_sets(coco: Path, root: Path) -> tuple[Path, Path]:
     "Windows that move over the images of `coco`, and the images as they are; made once."
-    root = cache_dir() / "images"
     with lock(root):
         windows = images_data(coco, root / "windows", clips=800, val_clips=20, frames=1)
         return windows, images_data(coco, root / "plain", clips=10**6, val_clips=10**6, plain=True)
@@ -99,7 +130,8 @@ KINDS = ("category", "place", "size", "colour", "plural")
 def trained(row: str, seed: int, size: tuple[int, int], data: Path, sets: tuple) -> Path:
     "The folder of a row's run, trained or gone on with."
     shares, knobs = ROWS[row]
-    out = cache_dir() / "images" / f"{row}-{seed}-{size[0]}-{data.name}".replace(" ", "-")
+    name = re.sub(r"[^\w.]+", "-", f"{row}-{seed}-{size[0]}-{data.name}")
+    out = cache_dir() / "images" / name
     mix = ",".join(f"{root}:{share}" for root, share in zip((data, *sets), shares))
     same = dict(root=str(data), mix=mix, image_size=size, seed=seed, val_every=10_000, out=str(out))
     trainer = Trainer(Config.preset("best", **{**real_parts(), **same, **knobs}))
@@ -116,19 +148,24 @@ def main() -> None:
     p.add_argument("--rows", nargs="+", default=["without", "with images"])
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     p.add_argument("--size", type=int, nargs=2, default=(256, 448))
+    p.add_argument("--fold", type=int, choices=range(FOLDS))
     p.add_argument("--threads", type=int, default=1)
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     coco, davis = Path(named(COCO)), Path(real_parts()["root"])
     if not (coco / "annotations").is_dir():
         sys.exit(f"{COCO} = {coco}: no annotations/ there; see benchmarks/README.md")
-    sets = image_sets(coco)
-    pasted = cache_dir() / "images" / "copy-paste"
+    root = cache_dir() / "images"
+    if args.fold is not None:
+        coco, davis = fold_images(coco, args.fold), fold_data(davis, args.fold)
+        root /= f"fold{args.fold}"
+    sets, pasted = image_sets(coco, root), root / "copy-paste"
+    held_out = "val" if args.fold is None else f"fold {args.fold}"
     with lock(pasted):
         copy_paste_splits(davis, pasted, train=2, val=20, frames=12, frame_stride=2, seed=0)
     for seed in args.seeds:
         for row in args.rows:
-            key = dict(row=row, seed=seed, height=args.size[0])
+            key = dict(row=row, held_out=held_out, seed=seed, height=args.size[0])
             if is_done(HERE / "images.csv", **key):
                 continue
             run = trained(row, seed, tuple(args.size), davis, sets)

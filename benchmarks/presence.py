@@ -12,7 +12,6 @@ seed that played no part in any choice; choices were made on clips of a third se
 
 import argparse
 import itertools
-import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -72,11 +71,10 @@ def main() -> None:
     for seed, row in itertools.product(asked.seeds, asked.rows):
         if is_done(PATH, row=row, seed=seed, data=list(DATA)[-1]):
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            run, flags = Path(folder) / "run", f"{FLAGS} {ROWS[row]} --seed {seed}"
-            train(flags.split(), run, cache_dir())
-            for found in scored(run):
-                append(PATH, {"row": row, "seed": seed} | found)
+        run = cache_dir() / "presence" / f"{row}-{seed}".replace(" ", "-")
+        train(f"{FLAGS} {ROWS[row]} --seed {seed}".split(), run, cache_dir())
+        for found in scored(run):
+            append(PATH, {"row": row, "seed": seed} | found)
     print(pd.read_csv(PATH).round(3).to_string(index=False))
 
 

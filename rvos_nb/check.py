@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 # %% ../nbs/13_check.ipynb #193a032d
 from .config import RVOSError
 from .data import IdMasks, MaskSource, Problems, VideoRecord
-from .pictures import read_picture
+from .pictures import opened_picture, picture_size, read_picture
 from .datasets import DATASETS, SPLITS, known_splits, load_annotations
 from .runtime import cache_dir, lock, write_text
 
@@ -41,11 +41,24 @@ def _areas(masks: MaskSource, t: int) -> dict[int, float]:
     return {o: n / sum(pixels.values()) for o, n in pixels.items()}
 
 
+def _whole_size(path: Path) -> tuple[int, int]:
+    "(H, W) of a picture, all of whose data is there; `RVOSError` where it breaks off."
+    try:
+        with opened_picture(path) as image:
+            if image.format == "JPEG":  # all is read, but only one pixel of 64 is made
+                image.draft("L", (image.width // 8, image.height // 8))
+                image.load()
+                return picture_size(path)
+    except RVOSError:
+        pass  # OpenCV reads some of those that Pillow does not
+    return read_picture(path).shape[:2]
+
+
 def _check_frame(frame: Path, masks: MaskSource | None, t: int) -> tuple[dict[int, float], _Found]:
     "The ids in frame `t` with their areas, and what is wrong with its frame and mask."
     problems, ids, size = [], {}, None
     try:
-        size = read_picture(frame).shape[:2]
+        size = _whole_size(frame)
     except RVOSError as e:
         problems.append(_message(e, frame))
     if masks is None or not masks.labelled(t):
