@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from rvos_nb.evaluation import evaluate, mean_scores
+from rvos_nb.evaluation import evaluate
 from rvos_nb.runtime import cache_dir, lock
 from rvos_nb.segmenter import load_segmenter
+from rvos_nb.tables import mean_scores
 
 HERE = Path(__file__).parent
 DAVIS = "RVOS_DAVIS"  # a folder with DAVIS/ and davis_text_annotations/

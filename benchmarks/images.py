@@ -47,17 +47,9 @@ HALF = (1, 0.7, 0.3)
 ROWS = {  # shares of videos, windows and whole images; and knobs
     "without": ((), {}),
     "with images": (HALF, {}),
+    "with images and presence": (HALF, dict(presence=True, presence_weight=1)),
     "with images, 2 x clips": (HALF, dict(epoch_size=1600)),
-    "with images, 2 x clips, text in 70 % of steps": (
-        HALF,
-        dict(epoch_size=1600, text_dropout=0.3),
-    ),
-    "with images, 2 x clips, strides 8 16 32": (
-        HALF,
-        dict(epoch_size=1600, fuse_strides=(8, 16, 32)),
-    ),
     "with images, 4 x clips": (HALF, dict(epoch_size=3200)),
-    "with twice the images, 3 x clips": ((1, 1.4, 0.6), dict(epoch_size=2400)),
 }
 
 

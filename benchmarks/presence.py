@@ -18,9 +18,10 @@ import pandas as pd
 from _common import BACKBONE, HERE, append, is_done, named, train
 
 from rvos_nb.datasets import load_annotations
-from rvos_nb.evaluation import evaluate, generalised_scores
+from rvos_nb.evaluation import evaluate
 from rvos_nb.runtime import cache_dir
 from rvos_nb.segmenter import load_segmenter
+from rvos_nb.tables import generalised_scores
 from rvos_nb.shapes import shapes_data
 
 PATH = HERE / "presence.csv"

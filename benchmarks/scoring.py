@@ -20,7 +20,8 @@ from _common import DAVIS, named
 
 from rvos_nb.pictures import read_mask
 from rvos_nb.datasets import load_annotations
-from rvos_nb.evaluation import evaluate, overview
+from rvos_nb.evaluation import evaluate
+from rvos_nb.tables import overview
 from rvos_nb.layout import ANNOTATORS, write_ids
 from rvos_nb.predictions import open_predictions
 

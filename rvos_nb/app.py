@@ -25,7 +25,6 @@ from .metrics import region_similarity
 from .picker import describe_answer
 from .runtime import new_outputs, write_text
 from rvos_nb.segmenter import (
-    EXPRESSIONS_AT_ONCE,
     SEGMENTERS,
     FrameMasks,
     Segmenter,
@@ -36,6 +35,7 @@ from rvos_nb.segmenter import (
 from .shapes import shapes_data
 from .sharing import pack_run
 from .video import Video, open_video
+from .windows import EXPRESSIONS_AT_ONCE
 
 # %% ../nbs/55_app.ipynb #334a60d2
 _MAX_MEGABYTES = 200  # of an upload

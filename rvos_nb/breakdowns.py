@@ -23,10 +23,10 @@ from .config import RVOSError
 from .data import Annotations, VideoRecord
 from .pictures import read_picture
 from .draw import contact_sheet, mute, overlay, pick_frames
-from .evaluation import BASELINES, CONTROLS, PROTOCOLS
-from .evaluation import bootstrap, confidence_interval, overview
 from .predictions import PredictionSource, predictions_of
 from .segmenter import Segmenter
+from .tables import BASELINES, CONTROLS, PROTOCOLS
+from .tables import bootstrap, confidence_interval, overview
 
 # %% ../nbs/62_breakdowns.ipynb #01932a19
 def group_by(scores: pd.DataFrame, key: str | pd.Series) -> pd.DataFrame:

@@ -177,21 +177,26 @@ class ModelConfig(_Group):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.hidden_dim % self.heads:
-            raise ConfigError(
-                f"hidden_dim = {self.hidden_dim}: expected a multiple of heads = {self.heads}"
-            )
-        if self.decoder == "dynamic" and 4 in self.fuse_strides:
-            raise ConfigError(
-                f"fuse_strides = {self.fuse_strides}: expected no 4 with decoder = 'dynamic', "
-                "whose map of stride 4 is the same for all expressions"
-            )
-        fits = self.decoder == "dynamic" and self.freeze_text and self.pooling == "words"
-        if self.class_prior and not fits:
-            raise ConfigError(
-                "class_prior = True: expected decoder = 'dynamic', pooling = 'words' and "
-                "freeze_text = True with it: class names are compared with words that do not change"
-            )
+        _check_model(self)
+
+# %% ../nbs/00_config.ipynb #f8ffa83f
+def _check_model(cfg: "ModelConfig") -> None:
+    "`ConfigError` where knobs of the architecture do not fit together."
+    if cfg.hidden_dim % cfg.heads:
+        raise ConfigError(
+            f"hidden_dim = {cfg.hidden_dim}: expected a multiple of heads = {cfg.heads}"
+        )
+    if cfg.decoder == "dynamic" and 4 in cfg.fuse_strides:
+        raise ConfigError(
+            f"fuse_strides = {cfg.fuse_strides}: expected no 4 with decoder = 'dynamic', "
+            "whose map of stride 4 is the same for all expressions"
+        )
+    fits = cfg.decoder == "dynamic" and cfg.freeze_text and cfg.pooling == "words"
+    if cfg.class_prior and not fits:
+        raise ConfigError(
+            "class_prior = True: expected decoder = 'dynamic', pooling = 'words' and "
+            "freeze_text = True with it: class names are compared with words that do not change"
+        )
 
 # %% ../nbs/00_config.ipynb #8d449b93
 @dataclass
@@ -291,74 +296,88 @@ def _knobs() -> list[str]:
     groups = (DataConfig, AugmentConfig, ModelConfig, LossConfig, OptimConfig, RunConfig)
     return sorted(f.name for group in groups for f in dataclasses.fields(group))
 
+# %% ../nbs/00_config.ipynb #66c8d48f
+_REPORT = dict(
+    image_size=(160, 288),  # ours: about the pixels of ResNet's own 224x224, in video's shape
+    clip_len=4,  # ours, like the next five: fits a free T4
+    max_stride=3,
+    batch_size=2,
+    augment=True,
+    epoch_size=0,
+    expressions_per_clip=1,
+    val_every=1,
+    backbone="resnet50",
+    backbone_weights="default",
+    text_encoder="bert-base-uncased",
+    text_weights="default",
+    pooling="cls",
+    fuse_strides=(32,),
+    hidden_dim=256,
+    heads=8,
+    dropout=0.1,
+    head_dropout=0.3,
+    film=False,
+    positions=False,
+    temporal="conv3d",
+    decoder="bilinear",
+    contrastive_weight=0.0,
+    epochs=30,
+    lr=5e-4,
+    schedule="restarts",
+    grad_accum_steps=4,
+    max_minutes=0.0,
+    patience=10,  # ours: the report says only that early stopping is possible
+)
+
 # %% ../nbs/00_config.ipynb #ceb9ede5
-PRESETS = {
-    "demo": {},  # the defaults above
-    "report": dict(
-        image_size=(160, 288),  # ours: about the pixels of ResNet's own 224x224, in video's shape
-        clip_len=4,  # ours, like the next five: fits a free T4
-        max_stride=3,
-        batch_size=2,
-        augment=True,
-        epoch_size=0,
-        expressions_per_clip=1,
-        val_every=1,
-        backbone="resnet50",
-        backbone_weights="default",
-        text_encoder="bert-base-uncased",
-        text_weights="default",
-        pooling="cls",
-        fuse_strides=(32,),
-        hidden_dim=256,
-        heads=8,
-        dropout=0.1,
-        head_dropout=0.3,
-        film=False,
-        positions=False,
-        temporal="conv3d",
-        decoder="bilinear",
-        contrastive_weight=0.0,
-        epochs=30,
-        lr=5e-4,
-        schedule="restarts",
-        grad_accum_steps=4,
-        max_minutes=0.0,
-        patience=10,  # ours: the report says only that early stopping is possible
-    ),
-    "best": dict(
-        image_size=(256, 448),
-        frame_stride=3,
-        expressions_per_clip=2,
-        epoch_size=800,
-        feature_cache=True,
-        augment=True,
-        copy_paste_clips=240,
-        copy_paste_prob=0.6,
-        negative_text_prob=0.3,
-        backbone="mobilenet_v2",
-        backbone_weights="default",
-        freeze_backbone=True,
-        text_encoder="sentence-transformers/all-MiniLM-L6-v2",
-        text_weights="default",
-        freeze_text=True,
-        fuse_strides=(16, 32),
-        bidirectional_attention=True,
-        class_prior=True,
-        hidden_dim=64,
-        heads=8,
-        dropout=0.2,
-        head_dropout=0.1,
-        word_dropout=0.2,
-        text_dropout=0.6,
-        decoder="dynamic",
-        single_object=True,
-        contrastive_weight=0.0,
-        epochs=10,
-        weight_decay=0.01,
-        val_every=10,
-        max_minutes=0.0,
-    ),
-}
+_BEST = dict(
+    image_size=(256, 448),
+    frame_stride=3,
+    expressions_per_clip=2,
+    epoch_size=800,
+    feature_cache=True,
+    augment=True,
+    copy_paste_clips=240,
+    copy_paste_prob=0.6,
+    negative_text_prob=0.3,
+    backbone="mobilenet_v2",
+    backbone_weights="default",
+    freeze_backbone=True,
+    text_encoder="sentence-transformers/all-MiniLM-L6-v2",
+    text_weights="default",
+    freeze_text=True,
+    fuse_strides=(16, 32),
+    bidirectional_attention=True,
+    class_prior=True,
+    hidden_dim=64,
+    heads=8,
+    dropout=0.2,
+    head_dropout=0.1,
+    word_dropout=0.2,
+    text_dropout=0.6,
+    decoder="dynamic",
+    single_object=True,
+    contrastive_weight=0.0,
+    epochs=10,
+    weight_decay=0.01,
+    val_every=10,
+    max_minutes=0.0,
+)
+
+# %% ../nbs/00_config.ipynb #fd223c1b
+PRESETS = {"demo": {}, "report": _REPORT, "best": _BEST}
+
+# %% ../nbs/00_config.ipynb #fea005dd
+def memory_advice(cfg: Config) -> str:
+    "What to tell somebody whose GPU is too small for `cfg`."
+    data, accumulated = cfg.data, cfg.optim.grad_accum_steps
+    return (
+        f"CUDA is out of memory. Make one of these smaller: batch_size = {data.batch_size}, "
+        f"clip_len = {data.clip_len}, image_size = {cfg.model.image_size}, val_window = "
+        f"{data.val_window}, hidden_dim = {cfg.model.hidden_dim}; half the batch_size with twice "
+        f"the grad_accum_steps = {accumulated} trains alike. precision = {cfg.run.precision!r}: "
+        "'bf16' or 'fp16' take half of 'fp32'"
+    )
 
 # %% ../nbs/00_config.ipynb #2f24a2c6
 def config_to_json(cfg) -> str:

@@ -23,7 +23,7 @@ from .draw import save_image
 from .layout import bad_name, read_json, write_clip
 from .picker import VideoPicker, at_size
 from .runtime import knob, make_folder, new_outputs, write_text
-from .segmenter import Segmenter, computing
+from .segmenter import Segmenter
 from .video import Video, open_video
 
 # %% ../nbs/56_corrections.ipynb #37ced6c4
@@ -116,73 +116,6 @@ def choose_pieces(
     return (pieces > 0) & ~np.isin(pieces, [c.value(pieces) for c in unwanted])
 
 # %% ../nbs/56_corrections.ipynb #34a939ee
-def _prompts(clicks: Sequence[Click], answer: np.ndarray, size: tuple[int, int]) -> dict:
-    "The clicks of one frame as SAM 2 takes them, in pixels of `size`; `answer`: its logits [h,w]."
-    height, width = size
-    points = [[c.x * width, c.y * height] for c in clicks]
-    labels = [int(c.wanted) for c in clicks]
-    found = dict(input_points=[[points]], input_labels=[[labels]], original_size=size)
-    if not any(labels):
-        rows, columns = np.nonzero(at_size(answer, size) > 0)
-        if not len(rows):
-            said = f"nothing is marked in frame {clicks[0].t + 1}"
-            raise RVOSError(f"{said}: click on what is meant first, as “this”")
-        box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-        found["input_boxes"] = [[[float(side) for side in box]]]
-    return found
-
-
-class _ClickSession:
-    "SAM 2 follows one object from its first prompt, and keeps no picture."
-
-    def __init__(self, tracker):  # with transformers' `processor` and `model`, and a `device`
-        self.tracker, self.t = tracker, 0
-        self.state = tracker.processor.init_video_session(inference_device=tracker.device)
-
-    def step(self, image: np.ndarray, prompts: dict | None) -> np.ndarray:  # logits float32 [h,w]
-        "The answer for the next frame, which these prompts are about."
-        processor, t, state = self.tracker.processor, self.t, self.state
-        if prompts:
-            processor.add_inputs_to_inference_session(state, t, [1], **prompts)
-        pixels = processor(images=image, return_tensors="pt")["pixel_values"][0]
-        with computing(self.tracker.device):
-            pixels = pixels.to(self.tracker.device)
-            found = self.tracker.model(inference_session=state, frame=pixels, frame_idx=t)
-        state.processed_frames.pop(t - 1, None)
-        for kept in state.output_dict_per_obj[0].values():
-            for out in kept.values():
-                out.pop("high_res_masks", None)
-        self.t += 1
-        return found.pred_masks[0, 0].float().cpu().numpy()
-
-
-def track_clicks(
-    tracker,  # of SAM 2
-    video: Video,
-    answer: np.ndarray,  # logits [T,h,w] before the clicks
-    clicks: Sequence[Click],
-) -> np.ndarray:
-    "Logits float16 [T,h,w] of SAM 2 from the clicks; `RVOSError` where a frame says too little."
-    times, of = {c.t for c in clicks}, lambda t: [c for c in clicks if c.t == t]
-    prompts = {t: _prompts(of(t), answer[t], video.size) for t in times}
-    first, session, found = min(times), _ClickSession(tracker), {}
-    for t, image in enumerate(itertools.islice(video, len(answer))):
-        if t >= first:
-            found[t] = session.step(image, prompts.get(t))
-    if first + len(found) < len(answer):
-        raise RVOSError(f"{video.name}: {first + len(found)} of {len(answer)} frames can be read")
-    session = _ClickSession(tracker)
-    for end in range(first + 1, 0, -_STRETCH) if first else ():  # and the way back
-        start = max(0, end - _STRETCH)
-        images = list(itertools.islice(video, start, end))
-        for t in range(end - 1, start - 1, -1):
-            found[t] = session.step(images[t - start], prompts[t] if t == first else None)
-    return np.stack([found[t] for t in range(len(answer))]).astype(np.float16)
-
-
-_STRETCH = 32  # frames in memory on the way back
-
-# %% ../nbs/56_corrections.ipynb #0feb994b
 _SURE = 8.0  # the logit of a pixel that a person decided
 
 
@@ -193,16 +126,15 @@ def correct_answer(
     clicks: Sequence[Click],
 ) -> np.ndarray:
     "Logits float16 [T,h,w] that agree with the clicks; `RVOSError` where that is not possible."
-    correct, tracker = (getattr(segmenter, name, None) for name in ("correct", "tracker"))
-    if hasattr(getattr(tracker, "processor", None), "add_inputs_to_inference_session"):
-        return track_clicks(tracker, video, sources[0], clicks)
+    correct = getattr(segmenter, "correct", None)
     if correct is None:
         return np.where(choose_pieces(sources, clicks), _SURE, -_SURE).astype(np.float16)
     n = len(sources[0])
-    found = [f.logits[0] for f in itertools.islice(correct(video, list(clicks)), n)]
+    answers = itertools.islice(correct(video, list(clicks), sources[0]), n)
+    found = [f.logits[0].astype(np.float16) for f in answers]
     if len(found) < n:
         raise RVOSError(f"{segmenter.name}: corrects {len(found)} of {n} frames")
-    return np.stack(found).astype(np.float16)
+    return np.stack(found)
 
 # %% ../nbs/56_corrections.ipynb #83d64c46
 _SAME = 0.9  # IoU of two expressions' masks above which they name one object

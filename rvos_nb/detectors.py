@@ -51,9 +51,11 @@ class Detector(Protocol):
             yield t, self.detect(image, expressions) if t in keys else []
 
 # %% ../nbs/57_detectors.ipynb #f90bf932
+SAME_OBJECT = 0.5  # IoU from which two boxes are one object's
+
+# %% ../nbs/57_detectors.ipynb #d0082bf8
 _AT_ONCE = 4  # copies of a picture in Grounding DINO; more would need much memory
 _MOST = 10  # boxes of an expression in a frame
-_SAME = 0.5  # IoU from which two boxes are one object's
 
 
 class TextDetector(Detector):
@@ -107,7 +109,7 @@ class TextDetector(Detector):
 
     def _distinct(self, r: dict) -> list[Found]:
         boxes, scores = r["boxes"].float().cpu(), r["scores"].float().cpu()
-        kept = nms(boxes, scores, _SAME)[:_MOST].tolist()
+        kept = nms(boxes, scores, SAME_OBJECT)[:_MOST].tolist()
         return [Found(float(scores[i]), tuple(boxes[i].tolist())) for i in kept]
 
 # %% ../nbs/57_detectors.ipynb #37207d2c
@@ -157,14 +159,27 @@ def load_detector(source: str, device: str = "auto") -> Detector:
     return SegmenterDetector(load_segmenter(source, device))
 
 # %% ../nbs/57_detectors.ipynb #7daac8ae
-_AFTER = re.compile(
-    r"[,;]|\b(?:with|without|in|on|at|by|and|that|which|who|whose|behind|near|next|beside|under|"
-    r"above|over|from|to|into|for|of|is|are|being|wearing|holding|\w{3,}ing)\b"
+_CUT = (
+    "with|without|in|on|at|by|and|or|that|which|who|whose|where|when|while|as|like|behind|near|"
+    "next|beside|under|above|over|from|to|into|onto|for|of|off|through|across|along|around|"
+    "against|between|inside|outside|up|down|not|is|are|was|has|have"
+)
+_ING = "thing|something|building|ceiling|painting|clothing|railing|duckling|string|swing"  # nouns
+_DONE = r"(?:\w{3,}ed|ridden|driven|held|worn|thrown|led)(?= (?:in|on|at|by|with|to|up|as)\b|$)"
+_AFTER = re.compile(rf"[,;]|(?<![\w'-])(?:{_CUT}|(?!(?:{_ING})s?\b)\w\w+ing|{_DONE})(?![\w-])")
+_NO_NOUN = set(  # a noun is still to come
+    "a an the this these those its his her their both all each some other two three four five "
+    "black white red green blue yellow orange brown pink purple grey gray silver golden beige "
+    "dark light bright big small little large tall short long young old new fat "
+    "front back top bottom side end part rest pair group herd flock and or".split()
 )
 
 
 def head_noun_phrase(text: str) -> str:
     "An expression's noun with what stands before it; all of it where nothing would be left."
-    noun = read_expression(text).noun
-    head = _AFTER.split(noun, maxsplit=1)[0].strip()
-    return head if len(head.split()) > 1 or head == noun else noun
+    noun = re.sub(r"^(?:the )?one of ", "", read_expression(text).noun)
+    for cut in _AFTER.finditer(noun):
+        head = noun[: cut.start()].strip(" ,;")
+        if set(re.findall(r"[\w'-]+", head)) - _NO_NOUN:
+            return head
+    return noun

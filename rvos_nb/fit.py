@@ -8,7 +8,6 @@ __all__ = ['Trainer', 'fit', 'demo_run']
 # %% ../nbs/42_fit.ipynb #f8dd5f33
 import hashlib, math, os, threading, time
 from pathlib import Path
-from typing import NamedTuple
 
 # %% ../nbs/42_fit.ipynb #d0b48f0f
 import torch
@@ -18,11 +17,10 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/42_fit.ipynb #0105aaed
 from .caches import FeatureCache
-from .checkpoints import RunResult, describe_state, find_checkpoint, is_finished
-from .checkpoints import last_state, load_best, load_init_weights, load_or_backup
-from .checkpoints import save_checkpoint, save_parts, take_run
-from .config import Config, RVOSError, config_from_dict, config_to_json
-from .data import Annotations
+from .checkpoints import History, RunResult, describe_state, find_checkpoint, is_finished
+from .checkpoints import last_state, load_best, load_init_weights, save_parts
+from .checkpoints import save_checkpoint, take_run, top_epochs, track, tracker_options
+from .config import Config, RVOSError, config_to_json, memory_advice
 from .draw import figure_to_image, plot_curves, save_image
 from .loaders import make_loader
 from .loss import RVOSLoss
@@ -30,23 +28,14 @@ from .model import RVOSModel
 from .runtime import cache_dir, defer_sigint, describe_machine, knob, lock
 from .runtime import resumable, same_again, setup_run, write_text
 from .sources import load_splits
-from .training import Diverged, EpochState, History, make_optimizer, make_scheduler, track
-from .training import memory_advice, top_epochs, tracker_options, train_one_epoch, validate
+from .training import Diverged, EpochState, make_optimizer, make_scheduler
+from .training import train_one_epoch, validate
 
 # %% ../nbs/42_fit.ipynb #cd25c9d3
-class _Setup:
-    "What a run is made of, built from a `Config`."
+class _Folder:
+    "The folder of a run, taken for this run alone, and the processes that work on it."
 
-    def __init__(self, cfg: Config):
-        self.taken = None
-        try:
-            self._take_folder(cfg)
-            if not self.finished:
-                self._load_data()
-                self._build(self.cfg)
-        except BaseException:
-            self.close()  # or the folder stays locked as long as somebody looks at the traceback
-            raise
+    taken = None  # in the main process, until it lets go
 
     def _take_folder(self, cfg: Config) -> None:
         main = os.environ.get("RANK", "0") == "0"  # launchers set it: the number of this process
@@ -71,6 +60,30 @@ class _Setup:
             self.log(describe_state(self.last, self.cfg, self.run))
         self.finished = is_finished(self.last, self.cfg)  # then nothing is built
         self.selector = "dev" if self.cfg.data.dev_fraction else "val"  # chooses best_model.pth
+
+    def log(self, text: str) -> None:
+        "Print above the progress bars, in the main process."
+        if self.main:
+            tqdm.write(text)
+
+    def close(self) -> None:
+        "Let go of the folder."
+        if self.taken:
+            self.taken.release()
+
+# %% ../nbs/42_fit.ipynb #0d14171f
+class _Setup(_Folder):
+    "What a run is made of, built from a `Config`."
+
+    def __init__(self, cfg: Config):
+        try:
+            self._take_folder(cfg)
+            if not self.finished:
+                self._load_data()
+                self._build(self.cfg)
+        except BaseException:
+            self.close()  # or the folder stays locked as long as somebody looks at the traceback
+            raise
 
     def _load_data(self) -> None:
         self.model = RVOSModel(self.cfg.model)  # first: what cannot be downloaded is said at once
@@ -99,19 +112,9 @@ class _Setup:
         "The model without the wrapper of several processes."
         return self.accelerator.unwrap_model(self.model)
 
-    def log(self, text: str) -> None:
-        "Print above the progress bars, in the main process."
-        if self.main:
-            tqdm.write(text)
-
-    def close(self) -> None:
-        "Let go of the folder."
-        if self.taken:
-            self.taken.release()
-
 # %% ../nbs/42_fit.ipynb #4538865b
-class _Resumable(_Setup):
-    "A run whose state can be saved and taken back."
+class _Checkpointed(_Setup):
+    "A run whose state can be put into a checkpoint and taken back."
 
     def __init__(self, cfg: Config):
         super().__init__(cfg)
@@ -159,6 +162,10 @@ class _Resumable(_Setup):
                 precision=self.run.precision,
             )
 
+# %% ../nbs/42_fit.ipynb #d327f421
+class _Resumable(_Checkpointed):
+    "A run that can be stopped at any time, and go on."
+
     def save_last(self) -> None:
         "Write history.csv and last.pth, and copy to the Drive what has changed."
         if self.main:
@@ -187,17 +194,11 @@ class _Resumable(_Setup):
         return bool(self.main and self.run.mirror and self.run.mirror.copy())
 
 # %% ../nbs/42_fit.ipynb #ee9708cd
-class _Signals(NamedTuple):
-    save: bool  # last.pth is due
-    interrupted: bool  # somebody pressed Ctrl-C
-    late: bool  # the time is up
-
-
 _ASK_EVERY = 10  # steps between two questions to the other processes
 
-# %% ../nbs/42_fit.ipynb #b0661f77
-class Trainer(_Resumable):
-    "A run in the making. `fit` calls its methods; every process has one, and the main one writes."
+# %% ../nbs/42_fit.ipynb #65205b73
+class _Watched(_Resumable):
+    "A run that stops in time and on Ctrl-C, with its state saved."
 
     def __init__(self, cfg: Config):
         began = time.monotonic()
@@ -208,28 +209,7 @@ class Trainer(_Resumable):
         minutes = cfg.run.max_minutes
         self.deadline = began + 60 * minutes if minutes else math.inf
 
-    def begin_run(self) -> None:
-        "Take over weights or state where the Config says so; write what stays the same."
-        if self.last:
-            self.resume(self.last)
-            self.last = None
-        elif self.cfg.run.init_from:
-            load_init_weights(self.bare_model, self.cfg.run.init_from)
-        if self.cfg.data.feature_cache:  # of the weights just taken over
-            model = self.bare_model.eval()
-            data = self.train_loader.dataset
-            key = model.feature_key()
-            data.features = FeatureCache(data.cache, model.encode_frames, key, self.device)
-        several = f", {self.processes} processes" if self.processes > 1 else ""
-        machine = describe_machine(self.device)
-        self.log(f"run: {self.run.out}, {self.run.precision} on {machine}{several}")
-        for annotations in self.splits.values():
-            self.log(annotations.describe())
-        if self.main:
-            write_text(self.run.folder / "config.json", config_to_json(self.cfg))
-            save_parts(self.bare_model, self.run.folder)
-
-    def poll_signals(self) -> _Signals:
+    def poll_signals(self) -> tuple[bool, ...]:
         "Save, interrupted, late? One answer for all processes, which must ask together."
         now = time.monotonic()
         minutes = self.cfg.run.checkpoint_minutes
@@ -237,7 +217,7 @@ class Trainer(_Resumable):
         asked = torch.tensor([due, self.interrupted.is_set(), now > self.deadline]).int()
         if self.processes > 1:
             asked = self.accelerator.reduce(asked.to(self.device))
-        return _Signals(*asked.bool().tolist())
+        return tuple(asked.bool().tolist())
 
     def after_step(self, state: EpochState) -> bool:
         "Save where it is due. True: time is up. `KeyboardInterrupt`, all saved, after Ctrl-C."
@@ -250,6 +230,10 @@ class Trainer(_Resumable):
         if interrupted:
             raise KeyboardInterrupt
         return late
+
+# %% ../nbs/42_fit.ipynb #38652079
+class _Epochs(_Watched):
+    "A run, one epoch at a time."
 
     def run_epoch(self) -> dict:
         "Train an epoch, or its rest, validate where it is due, close it; its row. {}: time is up."
@@ -306,6 +290,31 @@ class Trainer(_Resumable):
             self.save("best_model.pth")
         self.save_last()
 
+# %% ../nbs/42_fit.ipynb #0a4e75c0
+class _Life(_Epochs):
+    "A run from its beginning to its last epoch."
+
+    def begin_run(self) -> None:
+        "Take over weights or state where the Config says so; write what stays the same."
+        if self.last:
+            self.resume(self.last)
+            self.last = None
+        elif self.cfg.run.init_from:
+            load_init_weights(self.bare_model, self.cfg.run.init_from)
+        if self.cfg.data.feature_cache:  # of the weights just taken over
+            model = self.bare_model.eval()
+            data = self.train_loader.dataset
+            key = model.feature_key()
+            data.features = FeatureCache(data.cache, model.encode_frames, key, self.device)
+        several = f", {self.processes} processes" if self.processes > 1 else ""
+        machine = describe_machine(self.device)
+        self.log(f"run: {self.run.out}, {self.run.precision} on {machine}{several}")
+        for annotations in self.splits.values():
+            self.log(annotations.describe())
+        if self.main:
+            write_text(self.run.folder / "config.json", config_to_json(self.cfg))
+            save_parts(self.bare_model, self.run.folder)
+
     def leave_model(self) -> None:
         "Where time is up before the first validation: validate, for a best_model.pth to use."
         if self.history.val_ious:
@@ -337,6 +346,10 @@ class Trainer(_Resumable):
                 self.log(f"{minutes}; {self.save_on_exit()}")
                 break
         bar.close()
+
+# %% ../nbs/42_fit.ipynb #df8929dd
+class Trainer(_Life):
+    "A run in the making. `fit` calls its methods; every process has one, and the main one writes."
 
     def finish(self) -> "RunResult":
         "Validate best_model.pth again, print the report's tables, draw the curves; main process."
@@ -392,10 +405,3 @@ def demo_run(run: str | Path = "") -> Path:
         if not (folder / "curves.png").exists():  # the last file that a run writes
             fit(cfg.replace(out=str(folder)))
     return folder
-
-# %% ../nbs/42_fit.ipynb #efd2ae5a
-def run_data(run: str | Path, split: str = "val") -> Annotations:
-    "The data that a run was trained with (`train`) or is judged by (`val`)."
-    path = find_checkpoint(run)
-    cfg = config_from_dict(load_or_backup(path)["config"], f"checkpoint in {path.parent}")
-    return load_splits(cfg)[split]

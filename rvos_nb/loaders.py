@@ -11,13 +11,11 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Iterator, NamedTuple
 
-# %% ../nbs/18_loaders.ipynb #7560638e
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-# %% ../nbs/18_loaders.ipynb #334b532c
 from .augment import augment_clip, flip_words, rules
 from .caches import FeatureCache, FrameCache, normalise
 from .config import AugmentConfig, Config, DataConfig, RVOSError
@@ -51,7 +49,23 @@ class _Clip(NamedTuple):
     features: dict[str, Tensor] | None  # with a feature cache
     state: tuple | None = None  # of the random numbers, for what else is drawn
 
-# %% ../nbs/18_loaders.ipynb #a4478ca1
+
+def _read(cache: FrameCache, video: str, t: np.ndarray, real: np.ndarray, mirrored=False) -> _Clip:
+    "Frames `t` of a video and its objects; `real` [T]: those that are no repetition."
+    frames, planes = cache.read(video, t), cache.planes(video, t)
+    if mirrored:
+        frames, planes = frames[:, :, ::-1], planes[..., ::-1]
+    counts = real & cache.labelled(video, t)
+    return _Clip(frames, planes, counts, t, mirrored=mirrored, features=None)
+
+
+def _augmented(clip: _Clip, rule, keep: list[int], seed: int) -> _Clip:
+    "A clip augmented by `rule`; the objects `keep` must stay in view."
+    rule = rule._replace(every_object=False)  # `keep` says it; void is no object
+    changed = augment_clip(clip.frames, clip.planes, seed, rule, keep=keep)
+    return clip._replace(frames=changed[0], planes=changed[1], mirrored=changed[2])
+
+# %% ../nbs/18_loaders.ipynb #7a6a37fe
 @dataclass
 class _Clips:
     "Reads clips from the cache; in training, draws and augments them."
@@ -60,25 +74,24 @@ class _Clips:
     data: DataConfig
     augment: AugmentConfig
 
-    def draw(self, video: str, draw: Draw, expressions: list, rng, features=None) -> _Clip:
+    def draw(self, video: str, draw: Draw, expressions: list, features=None) -> _Clip:
         "A random clip of `video` for all `expressions` of the group."
-        named = {e.object_ids for e in expressions}
+        rng, named = random.Random(draw.seed), {e.object_ids for e in expressions}
         t = self._draw_frames(video, draw.clip_len, named, rng)
         real = np.arange(draw.clip_len) < self.cache.videos[video].n
         allowed = rules(*(e.text for e in expressions)) if self.augment.augment else None
         if features is not None:
             mirrored = allowed is not None and allowed.flip and rng.random() < 0.5
-            clip = self._read(video, t, real, mirrored)
-            return clip._replace(features=features.read(video, t, mirrored))
-        clip = self._read(video, t, real)
-        if allowed is None:
-            return clip
-        objects = self.cache.videos[video].object_ids
-        keep = objects if allowed.every_object else set().union(*named)
-        keep = [objects.index(o) for o in keep]
-        rule = allowed._replace(every_object=False)  # `keep` says it; void is no object
-        changed = augment_clip(clip.frames, clip.planes, rng.getrandbits(32), rule, keep=keep)
-        return clip._replace(frames=changed[0], planes=changed[1], mirrored=changed[2])
+            clip = _read(self.cache, video, t, real, mirrored=mirrored)
+            clip = clip._replace(features=features.read(video, t, mirrored))
+        else:
+            clip = _read(self.cache, video, t, real)
+            if allowed is not None:
+                objects = self.cache.videos[video].object_ids
+                keep = objects if allowed.every_object else set().union(*named)
+                keep = [objects.index(o) for o in keep]
+                clip = _augmented(clip, allowed, keep, seed=rng.getrandbits(32))
+        return clip._replace(state=rng.getstate())
 
     def _draw_frames(self, video: str, clip_len: int, named: set, rng) -> np.ndarray:
         for _ in range(4):
@@ -92,21 +105,63 @@ class _Clips:
         "Frames `start` and following, for validation."
         wanted = start + np.arange(self.data.val_window)
         n = self.cache.videos[video].n
-        return self._read(video, np.minimum(wanted, n - 1), wanted < n)
+        return _read(self.cache, video, np.minimum(wanted, n - 1), wanted < n)
 
-    def _read(self, video: str, t: np.ndarray, real: np.ndarray, mirrored=False) -> _Clip:
-        frames, planes = self.cache.read(video, t), self.cache.planes(video, t)
-        if mirrored:
-            frames, planes = frames[:, :, ::-1], planes[..., ::-1]
-        counts = real & self.cache.labelled(video, t)
-        return _Clip(frames, planes, counts, t, mirrored=mirrored, features=None)
+# %% ../nbs/18_loaders.ipynb #a4478ca1
+class _Texts:
+    "What an item says: its own expression, or in training sometimes another one."
+
+    def __init__(self, annotations: Annotations, other_prob: float):
+        said = [e for record in annotations.values() for e in record.expressions]
+        self.others = [e.text for e in said if e.object_ids and e.kind != COPY_PASTE]
+        self.lone = {v for v, record in annotations.items() if self._is_lone(record)}
+        self.other_prob = other_prob
+
+    @staticmethod
+    def _is_lone(record: VideoRecord) -> bool:
+        "One object, and no expression that says what is not there?"
+        one = len(record.object_ids()) == 1
+        return one and all(e.object_ids != () for e in record.expressions)
+
+    def text(self, e: Expression, video: str, clip: _Clip) -> str:
+        "The expression as `clip` of `video` needs it."
+        if clip.state is not None and e.object_ids and video in self.lone:
+            rng = random.Random()
+            rng.setstate(clip.state)  # asked twice, a draw gives the same text
+            if rng.random() < self.other_prob:
+                return rng.choice(self.others)
+        return flip_words(e.text) if clip.mirrored else e.text
 
 # %% ../nbs/18_loaders.ipynb #46a0dfd7
-def _is_lone(record: VideoRecord) -> bool:
-    "One object, and no expression that says what is not there?"
-    return len(record.object_ids()) == 1 and all(e.object_ids != () for e in record.expressions)
+def _items(annotations: Annotations, train: bool, window: int) -> list[tuple[str, int, int]]:
+    "(video, number of its expression, first frame; 0 in training) of each item."
+    items = []
+    for video, record in annotations.items():
+        known = [e for e, x in enumerate(record.expressions) if x.object_ids is not None]
+        starts = [0] if train else range(0, len(record.frames), window)
+        if record.masks is not None:
+            items += [(video, e, start) for start in starts for e in known]
+    if not items:
+        where = f"{annotations.root}, split {annotations.split!r}"
+        raise RVOSError(f"{where}: all masks are hidden; expected some to learn from or score")
+    return items
 
 
+def _channels_first(clip: _Clip) -> _Clip:
+    return clip._replace(frames=np.ascontiguousarray(clip.frames.transpose(0, 3, 1, 2)))
+
+
+def _tensors(clip: _Clip, objects: list[int]) -> dict:
+    "Frames [T,3,H,W], the mask of these objects (from 0), and which pixels count, of one clip."
+    tensors = {
+        "frames": torch.from_numpy(clip.frames),
+        "masks": torch.from_numpy(clip.planes[objects].any(0)),  # (T, H, W)
+        "valid": torch.from_numpy(clip.counts[:, None, None] & (clip.planes[-1] == 0)),
+        "frame_ids": torch.from_numpy(clip.t),
+    }
+    return tensors if clip.features is None else tensors | {"features": clip.features}
+
+# %% ../nbs/18_loaders.ipynb #d3879fc8
 class RVOSDataset(Dataset):
     "(video, expression) items; `dataset[draw]` in training and `dataset[i]` otherwise are dicts."
 
@@ -119,79 +174,40 @@ class RVOSDataset(Dataset):
         train: bool = False,  # random augmented clips, or every window of each video in order
         cache: FrameCache | None = None,  # shared by datasets of the same annotations
     ):
-        self.annotations = annotations
-        self.data = data
-        self.augment = augment
-        self.train = train
+        self.annotations, self.train = annotations, train
+        self.data, self.augment = data, augment
         self.cache = cache or FrameCache(annotations, image_size)
         self.features: FeatureCache | None = None  # set by whoever has a frozen backbone
-        self.items = []  # (video, number of its expression, first frame; 0 in training)
-        for video, record in annotations.items():
-            known = [e for e, x in enumerate(record.expressions) if x.object_ids is not None]
-            starts = [0] if train else range(0, len(record.frames), data.val_window)
-            if record.masks is not None:
-                self.items += [(video, e, start) for start in starts for e in known]
-        if not self.items:
-            where = f"{annotations.root}, split {annotations.split!r}"
-            raise RVOSError(f"{where}: all masks are hidden; expected some to learn from or score")
-        said = [e for record in annotations.values() for e in record.expressions]
-        self._texts = [e.text for e in said if e.object_ids and e.kind != COPY_PASTE]
-        self._lone = {v for v, record in annotations.items() if _is_lone(record)}
+        self.items = _items(annotations, train, data.val_window)
+        self._texts = _Texts(annotations, augment.negative_text_prob)
         self._clips = _Clips(self.cache, data, augment)
         self._last = None, None  # the last clip, which the next item of its group needs again
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int | Draw) -> dict:
-        draw = index
-        if not isinstance(index, Draw):
-            draw = Draw(index, (index,), seed=0, clip_len=self.data.clip_len)
-        video, _, start = self.items[draw.item]
-        name = draw[1:] if self.train else (video, start)  # items with this name share a clip
-        if self._last[0] != name:
-            self._last = name, self._clip(draw, video, start)
-        clip = self._last[1]
-        e = self.expression(draw.item)
-        planes = [self.cache.videos[video].object_ids.index(o) for o in e.object_ids]
-        item = {
-            "frames": torch.from_numpy(clip.frames),
-            "masks": torch.from_numpy(clip.planes[planes].any(0)),  # (T, H, W)
-            "valid": torch.from_numpy(clip.counts[:, None, None] & (clip.planes[-1] == 0)),
-            "frame_ids": torch.from_numpy(clip.t),
-            "expression": self._text(draw, clip),
-            "video_id": video,
-            "expression_id": e.id,
-            "object_ids": e.object_ids,
-            "clip": name,
-            "mirrored": clip.mirrored,
-        }
-        return item if clip.features is None else item | {"features": clip.features}
-
     def expression(self, item: int) -> Expression:
         "What an item asks for."
         video, e, _ = self.items[item]
         return self.annotations[video].expressions[e]
 
-    def _clip(self, draw: Draw, video: str, start: int) -> _Clip:
-        if self.train:
-            expressions = [self.expression(i) for i in draw.group]
-            rng = random.Random(draw.seed)
-            clip = self._clips.draw(video, draw, expressions, rng, features=self.features)
-            clip = clip._replace(state=rng.getstate())
-        else:
-            clip = self._clips.window(video, start)
-        frames = np.ascontiguousarray(clip.frames.transpose(0, 3, 1, 2))  # (T, 3, H, W)
-        return clip._replace(frames=frames)
+    def __getitem__(self, index: int | Draw) -> dict:
+        draw = index if isinstance(index, Draw) else Draw(index, (index,), 0, self.data.clip_len)
+        video, _, start = self.items[draw.item]
+        name = draw[1:] if self.train else (video, start)  # items with this name share a clip
+        if self._last[0] != name:
+            self._last = name, _channels_first(self._clip(draw, video, start))
+        clip, e = self._last[1], self.expression(draw.item)
+        objects = [self.cache.videos[video].object_ids.index(o) for o in e.object_ids]
+        said = {"expression": self._texts.text(e, video, clip), "expression_id": e.id}
+        said |= {"object_ids": e.object_ids, "video_id": video}
+        return _tensors(clip, objects) | said | {"clip": name, "mirrored": clip.mirrored}
 
-    def _text(self, draw: Draw, clip: _Clip) -> str:
-        e = self.expression(draw.item)
-        if self.train and e.object_ids and self.items[draw.item][0] in self._lone:
-            rng = random.Random()
-            rng.setstate(clip.state)  # asked twice, a draw gives the same text
-            if rng.random() < self.augment.negative_text_prob:
-                return rng.choice(self._texts)
-        return flip_words(e.text) if clip.mirrored else e.text
+    def _clip(self, draw: Draw, video: str, start: int) -> _Clip:
+        if not self.train:
+            return self._clips.window(video, start)
+        group = [self.expression(i) for i in draw.group]
+        return self._clips.draw(video, draw, group, features=self.features)
 
 # %% ../nbs/18_loaders.ipynb #15837d9c
 class MixedAnnotations(Annotations):
@@ -226,7 +242,40 @@ def _furthest_behind(drawn: list[int], shares: list[float]) -> int:
     wanted = [share * (sum(drawn) + 1) / sum(shares) for share in shares]
     return max(range(len(drawn)), key=lambda k: wanted[k] - drawn[k])
 
-# %% ../nbs/18_loaders.ipynb #6d721d8a
+# %% ../nbs/18_loaders.ipynb #8033a65e
+class _Others:
+    "Which items may join an item: those about other objects of the same video."
+
+    def __init__(self, dataset: RVOSDataset):
+        self.about = []  # item -> (video, object ids)
+        self.items = defaultdict(lambda: defaultdict(list))  # and back
+        for i, (video, _, _) in enumerate(dataset.items):
+            ids = dataset.expression(i).object_ids
+            self.about.append((video, ids))
+            self.items[video][ids].append(i)
+
+    def draw(self, item: int, most: int, rng: random.Random) -> list[int]:
+        "Up to `most` items, one for each other object."
+        video, object_ids = self.about[item]
+        others = [items for ids, items in self.items[video].items() if ids != object_ids]
+        return [rng.choice(items) for items in rng.sample(others, min(most, len(others)))]
+
+
+def _rounds(items: list[int], rng: random.Random) -> Iterator[int]:
+    "All items in random order, as often as somebody asks."
+    while True:
+        yield from rng.sample(items, len(items))
+
+
+def _pools(dataset: RVOSDataset, source_of: dict[str, int], n: int) -> list[tuple[list, list]]:
+    "Items of each of `n` sources: plain ones, and those of copy-paste clips."
+    pools = [([], []) for _ in range(n)]
+    for i, (video, _, _) in enumerate(dataset.items):
+        pasted = dataset.expression(i).kind == COPY_PASTE
+        pools[source_of.get(video, 0)][pasted].append(i)
+    return pools
+
+# %% ../nbs/18_loaders.ipynb #c3be797e
 class TrainSampler(Sampler):
     "The `Draw`s of an epoch, which `set_epoch` chooses; the first `start` of them are left out."
 
@@ -238,28 +287,15 @@ class TrainSampler(Sampler):
         image_epochs: int = 0,  # epochs at the start in which a clip is a single frame
     ):
         self.data, self.augment = dataset.data, dataset.augment
-        self.seed = seed
-        self.image_epochs = image_epochs
-        self.epoch = 0
-        self.start = 0
+        self.seed, self.image_epochs = seed, image_epochs
+        self.epoch = self.start = 0
         self.size = multiple * math.ceil((self.data.epoch_size or len(dataset)) / multiple)
-        self.about = []  # item -> (video, object ids)
-        self.items_about = defaultdict(lambda: defaultdict(list))  # and back
         self.shares, source_of = _shares(dataset.annotations)
-        self.pools = [([], []) for _ in self.shares]  # items of each source: plain, pasted
-        for i, (video, e, _) in enumerate(dataset.items):
-            expression = dataset.annotations[video].expressions[e]
-            self.about.append((video, expression.object_ids))
-            self.items_about[video][expression.object_ids].append(i)
-            pool = self.pools[source_of.get(video, 0)]
-            pool[expression.kind == COPY_PASTE].append(i)
+        self.pools = _pools(dataset, source_of, len(self.shares))
+        self.others = _Others(dataset)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
-
-    def step_seed(self, batch: int, process: int = 0) -> int:
-        "A seed for what else is random (dropout) in a batch of this epoch, in one process."
-        return random.Random(f"{self.seed} {self.epoch} {batch} {process}").getrandbits(62)
 
     def __len__(self) -> int:
         return self.size - self.start
@@ -267,32 +303,22 @@ class TrainSampler(Sampler):
     def __iter__(self) -> Iterator[Draw]:
         rng = random.Random(self.seed * 1_000_003 + self.epoch)
         rounds = [(_rounds(plain, rng), _rounds(pasted, rng)) for plain, pasted in self.pools]
-        drawn = [0] * len(rounds)
         clip_len = 1 if self.epoch < self.image_epochs else self.data.clip_len
-        order = []
+        drawn, order = [0] * len(rounds), []
         while len(order) < self.size:
             k = _furthest_behind(drawn, self.shares)
             plain, pasted = self.pools[k]
             paste = pasted and plain and rng.random() < self.augment.copy_paste_prob
             first = next(rounds[k][bool(paste or not plain)])
             seed = rng.getrandbits(31)
-            group = (first, *self._others(first, rng))
+            group = (first, *self.others.draw(first, self.data.expressions_per_clip - 1, rng))
             drawn[k] += len(group)
             order += [Draw(i, group, seed, clip_len) for i in group]
         return iter(order[self.start : self.size])
 
-    def _others(self, item: int, rng: random.Random) -> list[int]:
-        "Items about other objects of the same video, one for each object."
-        video, object_ids = self.about[item]
-        others = [items for ids, items in self.items_about[video].items() if ids != object_ids]
-        n = min(self.data.expressions_per_clip - 1, len(others))
-        return [rng.choice(items) for items in rng.sample(others, n)]
-
-
-def _rounds(items: list[int], rng: random.Random) -> Iterator[int]:
-    "All items in random order, as often as somebody asks."
-    while True:
-        yield from rng.sample(items, len(items))
+    def step_seed(self, batch: int, process: int = 0) -> int:
+        "A seed for what else is random (dropout) in a batch of this epoch, in one process."
+        return random.Random(f"{self.seed} {self.epoch} {batch} {process}").getrandbits(62)
 
 # %% ../nbs/18_loaders.ipynb #6bdc39a4
 def _windows(items: list[tuple], most: int = 16) -> list[list[int]]:
@@ -371,7 +397,7 @@ class ClipLoader:
         for batch in DataLoader(self.dataset, batch_sampler=batches, **how):
             yield finish_batch(batch, self.device)
 
-
+# %% ../nbs/18_loaders.ipynb #d03e1011
 def make_loader(
     annotations: Annotations,
     cfg: Config,

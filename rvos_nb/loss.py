@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../nbs/30_loss.ipynb #7f4574a3
 from .config import LossConfig
 
 # %% ../nbs/30_loss.ipynb #41ef58f4

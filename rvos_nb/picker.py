@@ -18,23 +18,18 @@ import numpy as np
 import torch
 
 # %% ../nbs/54_picker.ipynb #7fe50eb8
+from .answers import confidence, video_score
 from .config import RVOSError
 from .data import Expression, VideoRecord
 from .datasets import load_annotations
 from .draw import to_jpeg
-from .fit import run_data
+from .checkpoints import run_data
 from .metrics import region_similarity
 from .parts import resize
-from rvos_nb.segmenter import (
-    EXPRESSIONS_AT_ONCE,
-    Segmenter,
-    check_expressions,
-    confidence,
-    load_segmenter,
-    video_score,
-)
+from .segmenter import SEGMENTERS, Segmenter, check_expressions, load_segmenter
 from .video import Video, open_video, shapes_clip
 from .visualization import PREDICTED, TRUE, paint_mask, show_both
+from .windows import EXPRESSIONS_AT_ONCE
 
 # %% ../nbs/54_picker.ipynb #95574749
 _MAX_FRAMES = 240  # frames of a video that the picker holds
@@ -265,8 +260,7 @@ class _Answers:
 
     def draw(self, t: int, view: str, alpha: float) -> np.ndarray:
         "Frame `t` as `view` shows it: uint8 [h,w,3]."
-        image = self.clip.frames[t]
-        size = image.shape[:2]
+        image, size = self.clip.frames[t], self.clip.frames[t].shape[:2]
         pred = at_size(self.found[self.asked][t], size) > 0 if self.asked else None
         true = self.clip.truth(t, self.object_ids)
         true = None if true is None else at_size(true, size) > 0.5
@@ -318,98 +312,18 @@ def _videos(data, source) -> dict:
         return load_annotations(data, "val") if folder else {Path(data).name: data}
     if not isinstance(source, (str, Path)):
         raise RVOSError("no data: give annotations, a data folder or videos beside the segmenter")
+    if str(source).partition(":")[0] in SEGMENTERS:  # of others: no data came with it
+        return {"bundled clip": shapes_clip()}
     return run_data(source)
 
 # %% ../nbs/54_picker.ipynb #7590060e
 _OWN = -1  # the expression's number where one was typed
 
 
-class VideoPicker(_Screen):
-    """Choose a video, choose or type an expression, look at every frame.
+class _Asking(_Screen):
+    "A screen that asks the segmenter, and shows what it finds."
 
-    `RVOSError` where segmenter or data cannot be had; later problems stand in the status line.
-    """
-
-    def __init__(
-        self,
-        segmenter: Segmenter | str | Path,  # or what `load_segmenter` takes
-        data="",  # Annotations, a data folder, {name: video}, a list of video files or one; "": the
-        # validation data of the run that `segmenter` names
-        width: int = 640,  # pixels of the picture
-    ):
-        super().__init__(width)
-        self.data = _videos(data, segmenter)
-        if isinstance(segmenter, (str, Path)):
-            segmenter = load_segmenter(segmenter)
-        self.segmenter, self.width = segmenter, width
-        self.video.options = list(self.data)
-        self._listen()
-        self._open_first()
-
-    def _listen(self) -> None:
-        self._on(self.video, self.choose_video)
-        self._on(self.expression, self.choose_expression)
-        self._on(self.typed, self.type_expression)
-        for widget in (self.frame, self.view, self.opacity):
-            self._on(widget, lambda value: self.show())
-        self.button.on_click(lambda button: self.type_expression(self.typed.value))
-        widgets.link((self.play, "value"), (self.frame, "value"))
-
-    def _on(self, widget: widgets.Widget, act: Callable) -> None:
-        widget.observe(lambda change: self.quiet or act(change["new"]), "value")
-
-    def _open_first(self) -> None:
-        "Show the first video that can be read; `RVOSError` where there is none."
-        problem = RVOSError("no video: give at least one beside the segmenter")
-        for name in self.data:
-            try:
-                return self._open(name)
-            except RVOSError as e:
-                problem = e
-        raise problem
-
-    def choose_video(self, name: str) -> None:
-        "Show this video and what its first expression finds; if it is broken, the one before."
-        try:
-            self._open(name)
-        except RVOSError as e:
-            self.set_quietly([(self.video, "value", self.shown)])
-            self.say(f"{e}; on show is still {self.shown}", problem=True)
-
-    def _open(self, name: str) -> None:
-        self.answers = _Answers(self.segmenter, _open_clip(self.data[name], self.width))
-        self.shown = name
-        clip = self.answers.clip
-        choices = [(e.text, i) for i, e in enumerate(clip.expressions)]
-        changes = [
-            (self.video, "value", name),
-            (self.frame, "value", 0),
-            (self.frame, "max", len(clip.frames) - 1),
-            (self.play, "max", len(clip.frames) - 1),
-            (self.expression, "options", [("(your own expression)", _OWN), *choices]),
-            (self.typed, "value", ""),
-        ]
-        self.set_quietly(changes)
-        self.show()
-        if choices:
-            self.choose_expression(0)
-
-    def choose_expression(self, number: int) -> None:
-        "Ask for an expression of the annotations, by its number."
-        if number != _OWN and self.ask(self.answers.clip.expressions[number].text, number):
-            self._turn_to(number, "")
-
-    def type_expression(self, text: str) -> None:
-        "Ask for an expression of one's own."
-        if self.ask(text):
-            self._turn_to(_OWN, text)
-
-    def _turn_to(self, number: int, typed: str) -> None:
-        self.set_quietly([(self.expression, "value", number), (self.typed, "value", typed)])
-
-    def go_to(self, t: int) -> None:
-        "Show frame `t`."
-        self.frame.value = t
+    answers: _Answers  # of the video on show
 
     def ask(self, text: str, number: int | None = None) -> bool:
         "Show what `text` finds; False, with the reason in the status line, where that fails."
@@ -436,6 +350,94 @@ class VideoPicker(_Screen):
         strip = _bar_strip(values, t, self.width, color)
         self.timeline.value = cv2.imencode(".png", strip[..., ::-1])[1].tobytes()
         self.say(text)
+
+    def choose_expression(self, number: int) -> None:
+        "Ask for an expression of the annotations, by its number."
+        if number != _OWN and self.ask(self.answers.clip.expressions[number].text, number):
+            self._turn_to(number, "")
+
+    def type_expression(self, text: str) -> None:
+        "Ask for an expression of one's own."
+        if self.ask(text):
+            self._turn_to(_OWN, text)
+
+    def _turn_to(self, number: int, typed: str) -> None:
+        self.set_quietly([(self.expression, "value", number), (self.typed, "value", typed)])
+
+    def go_to(self, t: int) -> None:
+        "Show frame `t`."
+        self.frame.value = t
+
+    def _on(self, widget: widgets.Widget, act: Callable) -> None:
+        widget.observe(lambda change: self.quiet or act(change["new"]), "value")
+
+# %% ../nbs/54_picker.ipynb #48f7ca74
+class VideoPicker(_Asking):
+    """Choose a video, choose or type an expression, look at every frame.
+
+    `RVOSError` where segmenter or data cannot be had; later problems stand in the status line.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter | str | Path,  # or what `load_segmenter` takes
+        data="",  # Annotations, data folder, {name: video}, video files; "": those of the run
+        width: int = 640,  # pixels of the picture
+    ):
+        super().__init__(width)
+        self.data = _videos(data, segmenter)
+        if isinstance(segmenter, (str, Path)):
+            segmenter = load_segmenter(segmenter)
+        self.segmenter, self.width = segmenter, width
+        self.video.options = list(self.data)
+        self._listen()
+        self._open_first()
+
+    def _listen(self) -> None:
+        self._on(self.video, self.choose_video)
+        self._on(self.expression, self.choose_expression)
+        self._on(self.typed, self.type_expression)
+        for widget in (self.frame, self.view, self.opacity):
+            self._on(widget, lambda value: self.show())
+        self.button.on_click(lambda button: self.type_expression(self.typed.value))
+        widgets.link((self.play, "value"), (self.frame, "value"))
+
+    def _open_first(self) -> None:
+        "Show the first video that can be read; `RVOSError` where there is none."
+        problem = RVOSError("no video: give at least one beside the segmenter")
+        for name in self.data:
+            try:
+                return self._open(name)
+            except RVOSError as e:
+                problem = e
+        raise problem
+
+    def choose_video(self, name: str) -> None:
+        "Show this video and what its first expression finds; if it is broken, the one before."
+        try:
+            self._open(name)
+        except RVOSError as e:
+            self.set_quietly([(self.video, "value", self.shown)])
+            self.say(f"{e}; on show is still {self.shown}", problem=True)
+
+    def _open(self, name: str) -> None:
+        self.answers = _Answers(self.segmenter, _open_clip(self.data[name], self.width))
+        self.shown = name
+        clip = self.answers.clip
+        choices = [(e.text, i) for i, e in enumerate(clip.expressions)]
+        self.set_quietly(
+            [
+                (self.video, "value", name),
+                (self.frame, "value", 0),
+                (self.frame, "max", len(clip.frames) - 1),
+                (self.play, "max", len(clip.frames) - 1),
+                (self.expression, "options", [("(your own expression)", _OWN), *choices]),
+                (self.typed, "value", ""),
+            ]
+        )
+        self.show()
+        if choices:
+            self.choose_expression(0)
 
 # %% ../nbs/54_picker.ipynb #b33f4eb6
 def own_picker(segmenter: Segmenter, files: list) -> VideoPicker:

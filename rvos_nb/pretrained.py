@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from .config import ConfigError, RVOSError
 from .download import hub_errors, is_hub_id
 from .runtime import pick_device
-from .segmenter import FrameMasks, Segmenter, computing
+from .segmenter import FrameMasks, Segmenter
 from .video import Video
+from .windows import computing
 
 # %% ../nbs/52_pretrained.ipynb #b6a5d46d
 class Weights(NamedTuple):

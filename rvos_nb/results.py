@@ -24,20 +24,13 @@ from .data import Annotations, VideoRecord
 from .pictures import read_picture
 from .datasets import load_annotations
 from .draw import contact_sheet, figure_to_image, overlay, pick_frames, save_image
-from .evaluation import BASELINES, ORDER
-from rvos_nb.evaluation import (
-    evaluate,
-    generalised_scores,
-    identity_gap,
-    language_controls,
-    mean_scores,
-    overview,
-    table,
-)
+from .evaluation import evaluate
 from .predictions import PredictionSource, open_predictions, predictions_of
 from .runtime import new_outputs, pick_device, write_text
 from .segmenter import SEGMENTERS, RVOSSegmenter, Segmenter, load_segmenter
 from .sources import data_root, load_splits
+from .tables import BASELINES, ORDER, generalised_scores, identity_gap
+from .tables import language_controls, mean_scores, overview, table
 
 # %% ../nbs/63_results.ipynb #3c605b77
 def _write_scores(path: Path, scores: pd.DataFrame) -> None:

@@ -6,7 +6,7 @@
 __all__ = ['Sam3']
 
 # %% ../nbs/59_sam3.ipynb #c03a3cf8
-import contextlib
+import contextlib, json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,7 +22,17 @@ from .config import ConfigError
 from .pretrained import check_tokens, load_pretrained, running
 from .runtime import pick_device
 from .segmenter import FrameMasks, Segmenter
-from .tracking import SURE, UNSEEN, Spool, choose_tracks, detector_texts, log_odds, union
+from .finished import Finished, Spool
+from rvos_nb.tracking import (
+    SURE,
+    UNSEEN,
+    checksum,
+    choose_tracks,
+    count_frames,
+    detector_texts,
+    log_odds,
+    union,
+)
 from .video import Video
 
 # %% ../nbs/59_sam3.ipynb #9549f5d3
@@ -117,7 +127,14 @@ class Sam3(Segmenter):
     ) -> Iterator[FrameMasks]:
         texts, nouns = asked
         with contextlib.ExitStack() as stack:
-            tracks = self._track(video, texts, stack)
+            total, pixels = count_frames(video)
+            settings = [v for v in vars(self.model).values() if isinstance(v, int | float)]
+            question = [self.name, pixels, texts, checksum(self), settings]
+            work = Finished(stack, json.dumps(question))
+            found = work.spool("tracks", lambda masks: self._track(video, texts, total, masks))
+            ids, prompts, scores = found.about
+            prompts, scores = ({int(i): v for i, v in x.items()} for x in (prompts, scores))
+            tracks = _Tracks(found, ids, prompts, scores)
             chosen = [_named(tracks, text) for text in expressions]
             if nouns:
                 how = _evidence(tracks, chooser, nouns, self.model.config.score_threshold_detection)
@@ -127,13 +144,14 @@ class Sam3(Segmenter):
             for t, frame in enumerate(video.read()):
                 logits = tracks.read(t)
                 yield FrameMasks(frame, np.stack([union(logits, numbers) for numbers in chosen]))
+            work.done()
 
-    def _track(self, video: Video, texts: list[str], stack) -> _Tracks:
+    def _track(self, video: Video, texts: list[str], total: int, masks: Spool) -> tuple:
+        # writes logits; what else `_Tracks` holds
         state = self.processor.init_video_session(inference_device=self.device)
         self.processor.add_text_prompt(state, texts)
-        total = sum(1 for _ in tqdm(video.read(), "count", video.length, leave=False))
         state.processed_frames = dict.fromkeys(range(total))  # the model asks for their number
-        masks, ids, prompts, scores, gone = Spool(stack), [], {}, {}, set()
+        ids, prompts, scores, gone = [], {}, {}, set()
         for t, image in enumerate(tqdm(video, "detect and track", total, leave=False)):
             out = self._look(state, t, image)
             shown = sorted(set(out.obj_id_to_mask) - out.suppressed_obj_ids)
@@ -141,11 +159,11 @@ class Sam3(Segmenter):
             masks.write(t, torch.cat(found).numpy() if found else np.zeros((0, 1, 1)))
             ids.append(shown)
             prompts |= {i: state.prompts[state.obj_id_to_prompt_id[i]] for i in shown}
-            scores |= {i: out.obj_id_to_score[i] for i in shown}
+            scores |= {i: float(out.obj_id_to_score[i]) for i in shown}
             gone |= out.removed_obj_ids
         for i in gone & set(prompts):
             del prompts[i]
-        return _Tracks(masks, ids, prompts, scores)
+        return ids, prompts, scores
 
     def _look(self, state, t: int, image: np.ndarray):
         x = self.processor(images=image, return_tensors="pt")

@@ -73,56 +73,6 @@ def train_words(cfg: Config, but: tuple[str, ...] = ()) -> list[str]:
     return words
 
 # %% ../nbs/44_sharing.ipynb #f8d0f279
-@dataclass(frozen=True)
-class ModelCard:
-    "What a card is made of; `str()` of it is the README.md."
-
-    repo_id: str  # user/name
-    cfg: Config
-    epoch: int  # epochs that the weights saw
-    trained_on: str  # the data, in words
-    license: str  # identifier of the weights' licence, such as apache-2.0 or cc-by-nc-4.0
-    summary: dict | None = None  # the summary.json of `rvos evaluate`
-
-    def metadata(self) -> ModelCardData:
-        "The card's front matter, in the hub's own words."
-        rows = [r for r in _shown_rows(self.summary) if r["source"] == "model"]
-        results = [self._result(m, r[m]) for r in rows for m in ("J", "F", "J&F")]
-        named = dict(model_name=self.repo_id.split("/")[1], eval_results=results)
-        return ModelCardData(
-            language="en",
-            license=self.license,
-            library_name="rvos_nb",
-            pipeline_tag="image-segmentation",
-            tags=["referring-video-object-segmentation", "rvos", "video-segmentation"],
-            **(named if results else {}),
-        )
-
-    def _result(self, metric: str, value: float) -> EvalResult:
-        return EvalResult(
-            task_type="image-segmentation",
-            task_name="referring video object segmentation",
-            dataset_type="custom",
-            dataset_name=f"{self.summary['data']}, {self.summary['split']}",
-            metric_type=metric,
-            metric_name=f"{metric} (percent, per expression)",
-            metric_value=round(value, 2),
-        )
-
-    def __str__(self) -> str:
-        return f"---\n{self.metadata()}\n---\n\n{self.text()}"
-
-    def text(self) -> str:
-        "The card below its front matter."
-        model, run = self.cfg.model, self.cfg.run
-        start = f", starting from the weights of `{run.init_from}`" if run.init_from else ""
-        how = dict(repo_id=self.repo_id, model=model, height=model.image_size[0])
-        how |= dict(width=model.image_size[1], trained_on=self.trained_on, preset=run.name)
-        how |= dict(seed=run.seed, epochs=self.epoch, license=self.license, start=start)
-        how |= dict(results=_results(self.summary), version=__version__)
-        return _CARD.format(command=" ".join(train_words(self.cfg, _OF_THE_PLACE)), **how)
-
-
 _CARD = """# {repo_id}
 
 Referring video object segmentation with [rvos_nb](https://github.com/rvos-nb/rvos_nb): a video and
@@ -171,6 +121,56 @@ Made with rvos_nb {version}. The same run again, given the same data:
 {command}
 ```
 """
+
+# %% ../nbs/44_sharing.ipynb #8db0cde6
+@dataclass(frozen=True)
+class ModelCard:
+    "What a card is made of; `str()` of it is the README.md."
+
+    repo_id: str  # user/name
+    cfg: Config
+    epoch: int  # epochs that the weights saw
+    trained_on: str  # the data, in words
+    license: str  # identifier of the weights' licence, such as apache-2.0 or cc-by-nc-4.0
+    summary: dict | None = None  # the summary.json of `rvos evaluate`
+
+    def metadata(self) -> ModelCardData:
+        "The card's front matter, in the hub's own words."
+        rows = [r for r in _shown_rows(self.summary) if r["source"] == "model"]
+        results = [self._result(m, r[m]) for r in rows for m in ("J", "F", "J&F")]
+        named = dict(model_name=self.repo_id.split("/")[1], eval_results=results)
+        return ModelCardData(
+            language="en",
+            license=self.license,
+            library_name="rvos_nb",
+            pipeline_tag="image-segmentation",
+            tags=["referring-video-object-segmentation", "rvos", "video-segmentation"],
+            **(named if results else {}),
+        )
+
+    def _result(self, metric: str, value: float) -> EvalResult:
+        return EvalResult(
+            task_type="image-segmentation",
+            task_name="referring video object segmentation",
+            dataset_type="custom",
+            dataset_name=f"{self.summary['data']}, {self.summary['split']}",
+            metric_type=metric,
+            metric_name=f"{metric} (percent, per expression)",
+            metric_value=round(value, 2),
+        )
+
+    def __str__(self) -> str:
+        return f"---\n{self.metadata()}\n---\n\n{self.text()}"
+
+    def text(self) -> str:
+        "The card below its front matter."
+        model, run = self.cfg.model, self.cfg.run
+        start = f", starting from the weights of `{run.init_from}`" if run.init_from else ""
+        how = dict(repo_id=self.repo_id, model=model, height=model.image_size[0])
+        how |= dict(width=model.image_size[1], trained_on=self.trained_on, preset=run.name)
+        how |= dict(seed=run.seed, epochs=self.epoch, license=self.license, start=start)
+        how |= dict(results=_results(self.summary), version=__version__)
+        return _CARD.format(command=" ".join(train_words(self.cfg, _OF_THE_PLACE)), **how)
 
 # %% ../nbs/44_sharing.ipynb #6b669f8d
 def _without_paths(cfg: Config) -> Config:

@@ -6,19 +6,21 @@
 __all__ = ['Session', 'Tracker', 'Sam2Tracker', 'DetectAndTrack']
 
 # %% ../nbs/58_tracking.ipynb #5e00949b
-import contextlib, errno, itertools, math, tempfile
+import contextlib, itertools, json, math, zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 # %% ../nbs/58_tracking.ipynb #4197b6f0
 import numpy as np
+from torch import nn
 from tqdm.auto import tqdm
 
 # %% ../nbs/58_tracking.ipynb #3833a6f8
 from .chooser import NEUTRAL, Chooser
 from .claims import read_expression
 from .config import RVOSError
-from .detectors import Detector, Found, head_noun_phrase, load_detector
+from .finished import Finished, Spool
+from .detectors import SAME_OBJECT, Detector, Found, head_noun_phrase, load_detector
 from .pretrained import load_pretrained, running
 from .runtime import pick_device
 from .segmenter import FrameMasks, Segmenter, load_segmenter
@@ -61,10 +63,15 @@ class _Sam2Session:
         config = tracker.model.config
         self.reach = max(config.num_maskmem, config.max_object_pointers_in_encoder)
 
-    def step(self, image: np.ndarray) -> np.ndarray:
+    def step(self, image: np.ndarray, told: dict | None = None) -> np.ndarray:
+        # `told`: prompts of object 1 in this frame, as the processor takes them
         x = self.tracker.processor(images=image, return_tensors="pt")
-        if self.t == 0:
-            self._prompt(x["original_sizes"][0])
+        size = x["original_sizes"][0]
+        if self.t == 0 and self.found:
+            self._prompt(size)
+        if told:
+            prompt = self.tracker.processor.add_inputs_to_inference_session
+            prompt(self.state, self.t, [1], original_size=size, **told)
         with running(self.tracker.name, self.tracker.device):
             pixels = x["pixel_values"][0].to(self.tracker.device)
             out = self.tracker.model(inference_session=self.state, frame=pixels, frame_idx=self.t)
@@ -93,32 +100,20 @@ class _Sam2Session:
             del self.state.processed_frames[t]
 
 # %% ../nbs/58_tracking.ipynb #6e50e80e
-class Spool:
-    "Arrays in a temporary file, as float16, by number; each may have its own shape."
+def checksum(part) -> float:
+    "Of the weights of a detector, a tracker or a segmenter; 0 where it has none."
+    model = getattr(part, "model", None)
+    if not isinstance(model, nn.Module):
+        return checksum(part.segmenter) if hasattr(part, "segmenter") else 0.0
+    return sum(p.detach().double().sum().item() for p in model.parameters())
 
-    def __init__(self, stack: contextlib.ExitStack):
-        self.file, self.places = stack.enter_context(tempfile.TemporaryFile()), {}
 
-    def write(self, t: int, x: np.ndarray) -> None:
-        "Keep `x` as number `t`; `RVOSError` where the disk has no room."
-        self.places[t] = self.file.seek(0, 2), x.shape
-        try:
-            self.file.write(np.float16(x).tobytes())
-            self.file.flush()
-        except OSError as e:
-            if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            raise RVOSError(
-                f"no space left for tracks in {tempfile.gettempdir()}: make room, or set TMPDIR to "
-                "a folder on another disk"
-            ) from None
-
-    def read(self, t: int) -> np.ndarray:
-        "What was kept as number `t`, float32."
-        place, shape = self.places[t]
-        self.file.seek(place)
-        stored = self.file.read(2 * math.prod(shape))
-        return np.frombuffer(stored, np.float16).reshape(shape).astype(np.float32)
+def count_frames(video: Video) -> tuple[int, int]:
+    "(number of frames, a checksum of all their pixels)."
+    n = crc = 0
+    for image in tqdm(video, "count", video.length, leave=False, unit="frame"):
+        n, crc = n + 1, zlib.crc32(np.ascontiguousarray(image), crc)
+    return n, crc
 
 # %% ../nbs/58_tracking.ipynb #2f697a0e
 _STRETCH = 32  # frames in memory on the way back
@@ -126,20 +121,28 @@ _STRETCH = 32  # frames in memory on the way back
 
 class _Path:
     # objects of one key frame through the whole video: `step` takes its frames in order
-    def __init__(self, tracker: Tracker, key: int, found: list[Found], stack):
+    def __init__(self, tracker: Tracker, key: int, found: list[Found], told=None):
         self.tracker, self.key, self.found = tracker, key, found
-        self.past, self.session = Spool(stack), None
+        self.told = told or {}  # frame, from `key` -> prompts that SAM 2 takes there
+        self.past, self.session = None, None
 
-    def track_back(self, video: Video) -> None:
+    def _ask(self, session: Session, t: int, image: np.ndarray) -> np.ndarray:
+        told = [self.told[t]] if t in self.told else []
+        return np.float32(session.step(image, *told))
+
+    def track_back(self, video: Video, work: Finished) -> None:
+        self.past = work.spool(f"back-{self.key}", lambda past: self._track_back(video, past))
+
+    def _track_back(self, video: Video, past: Spool) -> None:
         session = self.tracker.start(self.found)
         with tqdm(total=self.key, desc="track back", unit="frame", leave=False) as bar:
             for end in range(self.key + 1, 0, -_STRETCH) if self.key else ():
                 start = max(0, end - _STRETCH)
                 images = list(itertools.islice(video, start, end))
                 for t, image in zip(range(end - 1, start - 1, -1), reversed(images)):
-                    logits = session.step(image)
+                    logits = self._ask(session, t, image)
                     if t < self.key:
-                        self.past.write(t, logits)
+                        past.write(t, logits)
                         bar.update()
 
     def step(self, t: int, image: np.ndarray) -> np.ndarray:
@@ -147,14 +150,17 @@ class _Path:
             return self.past.read(t)
         if self.session is None:
             self.session = self.tracker.start(self.found)
-        return np.float32(self.session.step(image))
+        return self._ask(self.session, t, image)
+
+    def track(self, video: Video, spool: Spool) -> None:
+        for t, image in enumerate(tqdm(video, "track", video.length, leave=False)):
+            spool.write(t, self.step(t, image))
 
 # %% ../nbs/58_tracking.ipynb #fae9e402
 def read_key_frames(
-    detector: Detector, video: Video, expressions: Sequence[str], count: int
+    detector: Detector, video: Video, expressions: Sequence[str], count: int, total: int
 ) -> dict[int, list[list[Found]]]:
-    "What a detector finds in `count` frames that are spread over the video: frame -> found."
-    total = sum(1 for _ in tqdm(video.read(), "count", video.length, leave=False, unit="frame"))
+    "What a detector finds in `count` of `total` frames, spread over the video: frame -> found."
     keys = {int((i + 0.5) * total / count) for i in range(count)}
     watched = detector.watch(video, keys, expressions)
     bar = tqdm(watched, "detect", total, leave=False, unit="frame")
@@ -180,9 +186,6 @@ def _best(seen: dict, expressions: list[str]) -> dict[int, list[tuple[int, Found
     return groups
 
 # %% ../nbs/58_tracking.ipynb #291b973d
-_SAME = 0.5  # IoU from which two boxes are one object's
-
-
 def _boxes(logits: np.ndarray, size: tuple[int, int]) -> list[tuple | None]:
     # around the pixels above 0 of logits [K,h,w], in pixels of a frame of `size`; None: nothing
     sx, sy = size[1] / logits.shape[2], size[0] / logits.shape[1]
@@ -211,7 +214,7 @@ def _untaken(found: list[Found], taken: list[tuple]) -> list[Found]:
     kept = []
     for f in sorted(found, key=lambda f: -f.score):
         others = taken + [k.box for k in kept]
-        if all(_iou(f.box, box) < _SAME for box in others):
+        if all(_iou(f.box, box) < SAME_OBJECT for box in others):
             kept.append(f)
     return kept
 
@@ -258,7 +261,7 @@ def _together(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _candidates(
-    video: Video, tracker: Tracker, seen: dict[int, list[list[Found]]], stack
+    video: Video, tracker: Tracker, seen: dict[int, list[list[Found]]], work: Finished
 ) -> list[Spool]:
     # the key frame with the most boxes first; then what lies on no track yet
     spools = []
@@ -267,11 +270,9 @@ def _candidates(
         found = _untaken(list(itertools.chain(*seen[key])), taken)
         if not found:
             continue
-        path, spool = _Path(tracker, key, found, stack), Spool(stack)
-        path.track_back(video)
-        for t, image in enumerate(tqdm(video, "track", video.length, leave=False)):
-            spool.write(t, path.step(t, image))
-        spools.append(spool)
+        path = _Path(tracker, key, found)
+        path.track_back(video, work)
+        spools.append(work.spool(f"track-{key}", lambda spool, path=path: path.track(video, spool)))
     return spools
 
 
@@ -285,7 +286,7 @@ def _scores(named: dict, places: dict, texts: Sequence[str], border: float) -> n
 
 
 def _fit(found: list[Found], place: tuple | None, border: float) -> float:
-    scores = [log_odds(f.score) for f in found if place and _iou(f.box, place) >= _SAME]
+    scores = [log_odds(f.score) for f in found if place and _iou(f.box, place) >= SAME_OBJECT]
     return max(scores, default=border - UNSEEN)
 
 # %% ../nbs/58_tracking.ipynb #9a7be44d
@@ -307,31 +308,50 @@ class DetectAndTrack(Segmenter):
     def stream(self, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
         "Answers frame by frame, once the key frames and the way back are done."
         with contextlib.ExitStack() as stack:
-            if self.choose:
-                yield from self._stream_chosen(video, list(expressions), stack)
-            else:
-                yield from self._stream_best(video, list(expressions), stack)
+            total, pixels = count_frames(video)
+            work = Finished(stack, self._question(list(expressions), pixels))
+            answers = self._stream_chosen if self.choose else self._stream_best
+            yield from answers(video, list(expressions), total, work)
+            work.done()
 
-    def _stream_best(self, video: Video, expressions: list[str], stack) -> Iterator[FrameMasks]:
-        seen = read_key_frames(self.detector, video, expressions, self.key_frames)
+    def _question(self, expressions: list[str], pixels: int) -> str:
+        return ""  # nothing is known of these parts: another question each time
+
+    def _look(self, video: Video, asked: list[str], total: int, work: Finished) -> dict:
+        # key frame -> what is found there
+        def look():
+            seen = read_key_frames(self.detector, video, asked, count=self.key_frames, total=total)
+            return list(seen.items())
+
+        def as_found(boxes):
+            return [Found(score, tuple(box), mask) for score, box, mask in boxes]
+
+        return {t: [*map(as_found, found)] for t, found in work.value("found", look)}
+
+    def _stream_best(
+        self, video: Video, expressions: list[str], total: int, work: Finished
+    ) -> Iterator[FrameMasks]:
+        seen = self._look(video, expressions, total, work)
         paths, owners = [], []  # number of the expression of each object
         for key, best in _best(seen, expressions).items():
-            paths.append(_Path(self.tracker, key, [f for _, f in best], stack))
+            paths.append(_Path(self.tracker, key, [f for _, f in best]))
             owners += [n for n, _ in best]
-            paths[-1].track_back(video)
+            paths[-1].track_back(video, work)
         chosen = [[k for k, o in enumerate(owners) if o == n] for n in range(len(expressions))]
         for t, frame in enumerate(video.read()):
             logits = _together([path.step(t, frame.image) for path in paths])
             yield FrameMasks(frame, np.stack([union(logits, tracks) for tracks in chosen]))
 
-    def _stream_chosen(self, video: Video, expressions: list[str], stack) -> Iterator[FrameMasks]:
+    def _stream_chosen(
+        self, video: Video, expressions: list[str], total: int, work: Finished
+    ) -> Iterator[FrameMasks]:
         chooser = Chooser(expressions)
         nouns = detector_texts(chooser)
         heads = list(dict.fromkeys(nouns.values()))
         asked = heads if self.detector.names_only else list(dict.fromkeys([*heads, *nouns]))
-        seen = read_key_frames(self.detector, video, asked, self.key_frames)
+        seen = self._look(video, asked, total, work)
         first = {t: found[: len(heads)] for t, found in seen.items()}
-        tracks = _candidates(video, self.tracker, first, stack)
+        tracks = _candidates(video, self.tracker, first, work)
 
         def read(t: int) -> np.ndarray:
             return _together([track.read(t) for track in tracks])
@@ -347,6 +367,41 @@ class DetectAndTrack(Segmenter):
             logits = read(t)
             yield FrameMasks(frame, np.stack([union(logits, numbers) for numbers in chosen]))
 
+# %% ../nbs/58_tracking.ipynb #ec411717
+def _prompts(clicks: Sequence, answer: np.ndarray, size: tuple[int, int]) -> dict:
+    # the clicks of one frame of `size` as SAM 2 takes them; `answer`: its logits [h,w]
+    height, width = size
+    points = [[c.x * width, c.y * height] for c in clicks]
+    labels = [int(c.wanted) for c in clicks]
+    told = dict(input_points=[[points]], input_labels=[[labels]])
+    if not any(labels):
+        (box,) = _boxes(answer[None], size)
+        if box is None:
+            said = f"nothing is marked in frame {clicks[0].t + 1}"
+            raise RVOSError(f"{said}: click on what is meant first, as “this”")
+        told["input_boxes"] = [[list(box)]]
+    return told
+
+
+class _GroundedSam2(DetectAndTrack):
+    # goes on after Ctrl-C, and can be corrected by clicks
+
+    def _question(self, expressions: list[str], pixels: int) -> str:
+        parts = [self.detector, self.tracker, self.model]
+        weights = [checksum(part) for part in parts]
+        how = [self.detector.threshold, self.key_frames, self.choose]
+        return json.dumps([self.name, pixels, expressions, weights, how])
+
+    def correct(self, video: Video, clicks: Sequence, answer: np.ndarray) -> Iterator[FrameMasks]:
+        # the object that clicks are about; `answer`: logits [T,h,w] so far
+        times = sorted({c.t for c in clicks})
+        told = {t: _prompts([c for c in clicks if c.t == t], answer[t], video.size) for t in times}
+        with contextlib.ExitStack() as stack:
+            path = _Path(self.tracker, times[0], [], told)
+            path.track_back(video, Finished(stack))
+            for t, frame in enumerate(video.read()):
+                yield FrameMasks(frame, path.step(t, frame.image)[:1])
+
 # %% ../nbs/58_tracking.ipynb #045989a3
 def grounded_sam2(
     device: str = "auto",
@@ -361,4 +416,4 @@ def grounded_sam2(
         model.model.cfg.single_object = False  # a judge looks at the whole map
     found = load_detector(detector, device)
     choose = bool(chooser) or found.names_only
-    return DetectAndTrack(found, Sam2Tracker(tracker, device), choose=choose, model=model)
+    return _GroundedSam2(found, Sam2Tracker(tracker, device), choose=choose, model=model)

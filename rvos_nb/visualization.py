@@ -6,7 +6,7 @@
 __all__ = ['show_prediction', 'visualize_specific_videos', 'gallery', 'word_attention', 'show_attention']
 
 # %% ../nbs/53_visualization.ipynb #227f9b8a
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -98,27 +98,28 @@ def _truth(
 # %% ../nbs/53_visualization.ipynb #e35f79c9
 def visualize_specific_videos(
     annotations: Annotations,
-    segmenter: Segmenter,
+    segmenter: Segmenter | Mapping[str, Segmenter],  # or several by name, one below the other
     video_ids: list[str] | str,
     expressions: int = 1,  # a video, one about each object first; 0: all
     columns: int = 4,  # frames a figure
     cmap: str | None = None,  # see `show_prediction`
 ) -> list[Figure]:
-    "A figure for each chosen video and expression; `RVOSError` lists the known ids."
+    "A figure for each chosen video, expression and model; `RVOSError` lists the known ids."
+    models = segmenter if isinstance(segmenter, Mapping) else {"": segmenter}
     chosen = [video_ids] if isinstance(video_ids, str) else list(video_ids)
     figures = []
     for video, record in annotations.subset(chosen).items():
         order = sorted(record.expressions, key=lambda e: (e.group, e.object_ids or ()))
         shown = order[: expressions or None]
         times = _labelled(record, columns)
-        images, found = _ask(segmenter, record, [e.text for e in shown], times)
-        for e, masks in zip(shown, found):
+        texts = [e.text for e in shown]
+        answers = {name: _ask(model, record, texts, times) for name, model in models.items()}
+        for n, e in enumerate(shown):
             truth, void = _truth(record, e, times)
-            title = f"{video}: {e.text}"
-            figure = show_prediction(
-                images, masks, truth, title, numbers=times, void=void, cmap=cmap
-            )
-            figures.append(figure)
+            for name, (images, found) in answers.items():
+                title = f"{name}, {video}: {e.text}" if name else f"{video}: {e.text}"
+                how = dict(numbers=times, void=void, cmap=cmap)
+                figures.append(show_prediction(images, found[n], truth, title, **how))
     return figures
 
 # %% ../nbs/53_visualization.ipynb #a85e1170

@@ -195,12 +195,12 @@ KILL_AND_RESUME = [
     ),
     Protection(
         "last.pth is also written within an epoch",
-        Edit("fit", "Trainer.after_step", "save or interrupted", "interrupted"),
+        Edit("fit", "_Watched.after_step", "save or interrupted", "interrupted"),
         ROBUST + "a_crash_costs_minutes_and_not_an_epoch",
     ),
     Protection(
         "a run goes on within the epoch",
-        Edit("fit", "_Resumable._take_over", "state['epoch_state']", "None"),
+        Edit("fit", "_Checkpointed._take_over", "state['epoch_state']", "None"),
         OOM,
     ),
     Protection(
@@ -217,12 +217,12 @@ KILL_AND_RESUME = [
     ),
     Protection(
         "it has its optimizer again",
-        Edit("fit", "_Resumable._take_over", "self.optimizer.load_state_dict(...)", "None"),
+        Edit("fit", "_Checkpointed._take_over", "self.optimizer.load_state_dict(...)", "None"),
         OOM,
     ),
     Protection(
         "it has its schedule again",
-        Edit("fit", "_Resumable._take_over", "self.scheduler.load_state_dict(...)", "None"),
+        Edit("fit", "_Checkpointed._take_over", "self.scheduler.load_state_dict(...)", "None"),
         OOM,
     ),
     Protection(
@@ -275,7 +275,7 @@ THE_SAME_RUN = [
     ),
     Protection(
         "time that is up does not close an epoch",
-        Edit("fit", "Trainer.run_epoch", "self.state.batches < self.batches", "False"),
+        Edit("fit", "_Epochs.run_epoch", "self.state.batches < self.batches", "False"),
         FIT + "minutes_lose_no_step_of_the_epoch_that_they_end",
     ),
     Protection(

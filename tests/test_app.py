@@ -32,8 +32,9 @@ from rvos_nb.app import (
 from rvos_nb.cli import main
 from rvos_nb.config import ConfigError, RVOSError
 from rvos_nb.draw import write_video
-from rvos_nb.segmenter import FrameMasks
+from rvos_nb.segmenter import FrameMasks, load_segmenter
 from test_picker import find_chromium
+from tiny_pretrained import tiny_clipseg
 
 EVIL = "<img src=x onerror='window.pwned=1'> ${alert(1)} {{7*7}} & <b>red</b> star"
 
@@ -106,6 +107,12 @@ def test_an_own_clip_has_no_truth(desk, tmp_path):
     legend, _, masks, curves = ask(desk, clip_file(tmp_path), "the square\nthe ground")
     assert "J " not in legend and curves == "" and Path(masks).is_file()
     assert legend.count("rvos-answer") == 2
+
+
+def test_a_model_of_others_answers(tmp_path):
+    model = load_segmenter(f"clipseg:{tiny_clipseg(tmp_path / 'clipseg')}", "cpu")
+    legend, _, masks, _ = ask(_Desk(model, tmp_path), clip_file(tmp_path), "the square")
+    assert legend.count("rvos-answer") == 1 and Path(masks).is_file()
 
 
 def test_text_stays_text(desk, tmp_path):

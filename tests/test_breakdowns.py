@@ -11,8 +11,9 @@ from rvos_nb import breakdowns as bd
 from rvos_nb.config import RVOSError
 from rvos_nb.data import Expression, ObjectMasks
 from rvos_nb.datasets import load_annotations
-from rvos_nb.evaluation import ORDER, evaluate
+from rvos_nb.evaluation import evaluate
 from rvos_nb.layout import ANNOTATORS
+from rvos_nb.tables import ORDER
 
 NO_BASELINES = {"controls": (), "baselines": ()}
 

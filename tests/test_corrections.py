@@ -10,13 +10,13 @@ from rvos_nb.config import RVOSError
 from rvos_nb.corrections import (
     Click,
     LabelPicker,
-    _prompts,
     choose_pieces,
     correct_answer,
     write_labels,
 )
 from rvos_nb.datasets import load_annotations
 from rvos_nb.segmenter import FrameMasks, load_segmenter
+from rvos_nb.tracking import _prompts
 from rvos_nb.video import open_video
 from tiny_pretrained import tiny_dino, tiny_sam2
 
@@ -78,7 +78,7 @@ class Prompted(Bright):
     def __init__(self, frames=99):
         self.told, self.frames = [], frames
 
-    def correct(self, video, clicks):
+    def correct(self, video, clicks, answer):
         self.told.append(clicks)
         for frame, _ in zip(video.read(), range(self.frames)):
             yield FrameMasks(frame, np.full((1, 6, 10), 5, np.float32))
@@ -101,9 +101,12 @@ def sam2(tmp_path_factory):
     return load_segmenter(f"grounded-sam2:{','.join(parts)}", device="cpu")
 
 
-def test_sam2_takes_the_clicks(sam2):
+def test_sam2_takes_the_clicks(sam2, monkeypatch):
     video, answer = open_video(moving(40)), np.full((40, 12, 20), -1, np.float32)
     answer[6, 3:6, 2:9] = 1
+
+    sessions, start = [], sam2.tracker.start
+    monkeypatch.setattr(sam2.tracker, "start", lambda f: sessions.append(start(f)) or sessions[-1])
 
     def found(*clicks):
         return correct_answer(sam2, video, [answer], clicks).astype(float)
@@ -116,6 +119,11 @@ def test_sam2_takes_the_clicks(sam2):
         assert moved[6] > 1e-4 and (moved[:6] > 0).any() and (moved[7:] > 0).any()
     later = np.abs(found(here, at(30, 2, 2)) - first).max((1, 2))
     assert (later[:30] == 0).all() and later[30] > 1e-4, "nothing before it changes"
+    assert len(sessions) == 12  # forwards and backwards, each time
+    for session in sessions:
+        (kept,) = session.state.output_dict_per_obj.values()
+        assert len(kept["non_cond_frame_outputs"]) <= session.reach < 33
+        assert len(session.state.processed_frames) <= 2
 
 
 def test_what_sam2_cannot_be_told(sam2):
@@ -132,8 +140,7 @@ def test_a_negative_click_alone_goes_with_the_box_of_the_answer():
     click = Click(0, 0.25, 0.5, wanted=False)
     told = _prompts([click], answer, (40, 80))
     assert told["input_points"] == [[[[20, 20]]]] and told["input_labels"] == [[[0]]]
-    (box,) = told["input_boxes"][0]
-    assert np.allclose(box, (20, 10, 60, 30), atol=6)
+    assert told["input_boxes"] == [[[20, 10, 60, 30]]]
     assert "input_boxes" not in _prompts([click, click._replace(wanted=True)], answer, (40, 80))
 
 

@@ -21,7 +21,7 @@ from boxes import (
 )
 from PIL import Image
 
-from rvos_nb import evaluation as ev
+from rvos_nb import evaluation as ev, tables
 from rvos_nb.config import ConfigError, RVOSError
 from rvos_nb.data import Annotations, Expression, ObjectMasks, VideoRecord, other_expression
 from rvos_nb.layout import ANNOTATORS
@@ -105,7 +105,7 @@ def test_permuted_real_masks_are_forgiven_by_merged_only(davis, tmp_path):
     scores = ev.evaluate(annotations, Masks(swapped), **NO_BASELINES)
     assert (scores[["merged_J", "merged_F"]] == 1).all(axis=None)
     assert (scores[["identity_J", "J"]] == 0).all(axis=None)
-    assert ev.identity_gap(scores)["identity gap"].item() > 80
+    assert tables.identity_gap(scores)["identity gap"].item() > 80
 
 
 def test_permuted_truth_without_davis(boxes):
@@ -147,7 +147,7 @@ def test_only_the_protocols_that_are_asked_for(boxes):
     assert single[["J", "F"]].equals(whole[["J", "F"]]) and whole["J"].between(0.1, 0.99).all()
     assert single[COLUMNS[2:]].isna().all(axis=None)
     assert list(single.columns) == list(whole.columns)
-    merged = ev.table(single).loc["predictions", ["merged", "identity", "identity gap"]]
+    merged = tables.table(single).loc["predictions", ["merged", "identity", "identity gap"]]
     assert (merged == "n/a").all()
 
 
@@ -183,7 +183,7 @@ def test_a_segmenter_of_ten_lines_is_scored_with_all_controls(boxes):
     assert mean["model"] > 0.97 and mean["swapped"] < 0.02 and mean["empty"] == 0
     assert mean["other video"] == mean["model"]  # these videos' expressions are the same
     assert mean["random object"] == pytest.approx(0.5) and mean["oracle"] == 1
-    drops = ev.language_controls(scores).set_index("control")["drop"]
+    drops = tables.language_controls(scores).set_index("control")["drop"]
     assert drops["swapped"] > 90 and drops["other video"] == 0
 
 
@@ -334,7 +334,7 @@ def test_without_groups_nothing_is_merged(boxes):
     alone = [replace(e, group="") for e in record.expressions]
     scores = ev.evaluate(annotations_of(replace(record, expressions=alone)), Masks(truth))
     assert scores[COLUMNS[2:]].isna().all(axis=None) and scores["J"].notna().all()
-    row = ev.table(scores).loc["predictions"]
+    row = tables.table(scores).loc["predictions"]
     assert row["J"] == "100.0" and row["per_expression"] == "100.0"
     assert row["merged"] == row["identity"] == row["identity gap"] == "n/a"
 
@@ -381,7 +381,7 @@ def test_annotators_are_averaged_last(tmp_path):
         return truth(record, t) if record.id == "v0" else nothing(record, t)
 
     scores = ev.evaluate(annotations, Masks(first_only), **NO_BASELINES)
-    overview = ev.overview(scores).set_index("protocol")
+    overview = tables.overview(scores).set_index("protocol")
     by_annotator = (3 * (1 / 3) + 1) / 4
     assert overview.loc["merged", "J"] == pytest.approx(100 * by_annotator)
     assert overview.loc["per_expression", "J"] == pytest.approx(100 * 8 / 20)
@@ -401,20 +401,20 @@ def test_interval_is_the_bootstrap_over_videos():
     videos = np.repeat([f"v{i:02d}" for i in range(40)], 3)
     rows = {"video_id": videos, "group": "annot1", "J": np.repeat(value, 3), "F": 0.0}
     scores = pd.DataFrame(rows)
-    draws = ev.bootstrap(scores, "per_expression")
+    draws = tables.bootstrap(scores, "per_expression")
     assert draws[0, 0] == pytest.approx(100 * value.mean())
     assert draws[0, 2] == pytest.approx(50 * value.mean())
-    low, high = ev.confidence_interval(draws[:, 0])
+    low, high = tables.confidence_interval(draws[:, 0])
     normal = 196 * value.std() / np.sqrt(40)  # the normal approximation
     assert (high - low) / 2 == pytest.approx(normal, rel=0.1)
-    assert np.array_equal(ev.bootstrap(scores, "per_expression"), draws)  # the same again
-    one_video = ev.bootstrap(scores[:3], "per_expression")[:, 0]
-    assert np.isnan(ev.confidence_interval(one_video)).all()
+    assert np.array_equal(tables.bootstrap(scores, "per_expression"), draws)  # the same again
+    one_video = tables.bootstrap(scores[:3], "per_expression")[:, 0]
+    assert np.isnan(tables.confidence_interval(one_video)).all()
 
 
 def test_weights_follow_the_rows_of_a_video():
     rows = {"video_id": list("aab"), "group": "annot1", "J": [1, 1, 0], "F": [1, 1, 0]}
-    d = ev.bootstrap(pd.DataFrame(rows), "per_expression", n=200)[:, 0]
+    d = tables.bootstrap(pd.DataFrame(rows), "per_expression", n=200)[:, 0]
     assert d[0] == pytest.approx(200 / 3)
     assert set(d[1:].round(6)) == {0, round(200 / 3, 6), 100}
 
@@ -455,9 +455,9 @@ def test_one_object_a_video_has_nobody_to_swap_with(tmp_path):
     annotations = write_data(tmp_path, videos)
     scores = ev.evaluate(annotations, Colours(), controls=("swapped", "empty"))
     assert not {"swapped", "random object"} & set(scores["source"])
-    assert (ev.table(scores, ev.ORDER).loc["swapped"] == "n/a").all()
-    assert ev.language_controls(scores).set_index("control").loc["swapped", "videos"] == 0
-    means = ev.mean_scores(scores)
+    assert (tables.table(scores, tables.ORDER).loc["swapped"] == "n/a").all()
+    assert tables.language_controls(scores).set_index("control").loc["swapped", "videos"] == 0
+    means = tables.mean_scores(scores)
     assert means["J (swapped)"] == means["random object"] == "n/a"
     assert list(means.index) == ["J", "J (swapped)", "everything", "centre blob", "random object"]
 
@@ -465,7 +465,7 @@ def test_one_object_a_video_has_nobody_to_swap_with(tmp_path):
 def test_the_short_form_is_the_mean_over_expressions():
     rows = {"source": ["model", "model", "swapped"], "J": [0.5, 0.7, 0.25]}
     want = {"J": 0.6, "J (swapped)": 0.25, "everything": "n/a"}
-    found = ev.mean_scores(pd.DataFrame(rows)).to_dict()
+    found = tables.mean_scores(pd.DataFrame(rows)).to_dict()
     assert {k: found[k] for k in want} == want
 
 
@@ -476,13 +476,13 @@ def test_the_drop_is_taken_on_the_same_videos():
 
     rows = [row("model", "a", 0.9), row("model", "b", 0.5), row("model", "c", 0.3)]
     rows += [row("swapped", "b", 0.1), row("swapped", "c", 0.1)]
-    r = ev.language_controls(pd.DataFrame(rows)).set_index("control").loc["swapped"]
+    r = tables.language_controls(pd.DataFrame(rows)).set_index("control").loc["swapped"]
     assert r["videos"] == 2 and r["model"] == pytest.approx(40) and r["drop"] == pytest.approx(30)
     assert 20 <= r["low"] <= r["high"] <= 40
 
 
 def test_trivial_answers_are_computed_once_for_each_set_of_objects(boxes):
-    answers = ev._trivial_answers(FrameTruth(boxes["v0"], 0), ev.BASELINES, (8,), None)
+    answers = ev._trivial_answers(FrameTruth(boxes["v0"], 0), tables.BASELINES, (8,), None)
     assert {name: len(a.p) for name, a in answers.items()} == {
         "everything": 1,
         "nothing": 1,

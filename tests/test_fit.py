@@ -12,10 +12,9 @@ from accelerate.state import AcceleratorState
 from rvos_nb.caches import normalise
 from rvos_nb import fit as fit_module
 from rvos_nb.checkpoints import export_model, load_best, load_checkpoint, load_init_weights
-from rvos_nb.checkpoints import result_knobs
+from rvos_nb.checkpoints import History, result_knobs
 from rvos_nb.config import Config, ConfigError, RVOSError
 from rvos_nb.fit import Trainer, demo_run, fit
-from rvos_nb.training import History
 from rvos_nb.encoders import packaged_text_encoder
 from runs import TIMES, assert_same, assert_same_run, make_data, tiny
 from transformers import SwinBackbone, SwinConfig

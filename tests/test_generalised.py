@@ -11,10 +11,11 @@ from rvos_nb.checkpoints import load_best
 from rvos_nb.cli import main
 from rvos_nb.datasets import load_annotations
 from rvos_nb.encoders import load_tokenizer
-from rvos_nb.evaluation import evaluate, generalised_scores, language_controls
+from rvos_nb.evaluation import evaluate
 from rvos_nb.loaders import make_loader
 from rvos_nb.predictions import FramePrediction
 from rvos_nb.segmenter import RVOSSegmenter
+from rvos_nb.tables import generalised_scores, language_controls
 from rvos_nb.fit import fit
 from runs import tiny
 

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 from clips import moving
-from rvos_nb.detectors import Detector, Found, SegmenterDetector, TextDetector
+from rvos_nb.detectors import (
+    Detector,
+    Found,
+    SegmenterDetector,
+    TextDetector,
+    head_noun_phrase,
+)
 from rvos_nb.draw import write_video
 from rvos_nb.sam3 import Sam3
 from rvos_nb.segmenter import FrameMasks, Segmenter
@@ -337,6 +343,42 @@ def test_a_plural_takes_all_boxes_without_a_chooser():
     found = DetectAndTrack(detector, detector).segment(frames, ["the squares", "the square"])
     assert (found.masks[0] == [np.any(_pair(f), 0) for f in frames]).all()
     assert (found.masks[1] == [_pair(f)[0] for f in frames]).all()
+
+
+HEADS = {
+    "a white and blue bus": "a white and blue bus",
+    "the red, white and blue flag": "the red, white and blue flag",
+    "a black and white dog with a ball": "a black and white dog",
+    "a brown and white fishing boat in the harbour": "a brown and white fishing boat",
+    "an orange-and-blue train": "an orange-and-blue train",
+    "the blue or green car": "the blue or green car",
+    "the man in black and the dog": "the man",
+    "a man and a dog": "a man",
+    "the dog's tail": "the dog's tail",
+    "the man's bag on the floor": "the man's bag",
+    "the woman who is wearing a red hat": "the woman",
+    "the boy that's riding a bike": "the boy",
+    "the man whose hat is red": "the man",
+    "the left most man": "the man",
+    "the man on the left most side": "the man",
+    "the second horse from the left": "the horse",
+    "a person dressed in white": "a person",
+    "a horse ridden by a woman": "a horse",
+    "the dancing girl in pink": "the dancing girl",
+    "the young running man": "the young running man",
+    "the brick building": "the brick building",
+    "the front of the train": "the front of the train",
+    "one of the dogs": "the dogs",
+    "two brown cows": "two brown cows",
+    "man in a red shirt": "man",
+    "the man not wearing a hat": "the man",
+    "a car going straight": "a car",
+    "red": "red",
+}
+
+
+def test_head_noun_phrases():
+    assert {text: head_noun_phrase(text) for text in HEADS} == HEADS
 
 
 def test_a_segmenter_is_a_detector():

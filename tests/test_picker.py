@@ -34,6 +34,7 @@ from rvos_nb.picker import (
 from rvos_nb.shapes import make_shapes
 from rvos_nb.video import shapes_clip
 from rvos_nb.visualization import PREDICTED, TRUE
+from tiny_pretrained import tiny_clipseg
 
 EVIL = '<img src=x onerror="window.pwned=1"> & $x^2$'
 
@@ -251,6 +252,16 @@ def test_what_it_takes(segmenter, annotations, tmp_path):
     assert first.video.value == "clip.mp4"
     with pytest.raises(RVOSError, match="not a video"):
         VideoPicker(Bright(), [tmp_path / "broken.mp4"])
+
+
+def test_a_model_of_others(tmp_path):
+    folder = tiny_clipseg(tmp_path / "clipseg")
+    picker = VideoPicker(f"clipseg:{folder}", width=120)  # no data of its own: the bundled clip
+    assert picker.video.options == ("bundled clip",)
+    picker.type_expression("the red circle")
+    assert "% of the frame" in picker.status.value and picker.answers.found
+    other = VideoPicker(f"clipseg:{folder}", {"mine": np.zeros((2, 48, 80, 3), np.uint8)}, width=80)
+    assert other.video.options == ("mine",)
 
 
 def test_files_of_one_name_stay_apart(tmp_path):

@@ -6,22 +6,23 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from clips import moving
+from clips import moving, untrained
 from hub_server import hub_env, serve_hub
+from rvos_nb import tracking
 from rvos_nb.cli import main
-from rvos_nb.config import ConfigError, RVOSError
+from rvos_nb.checkpoints import save_checkpoint
+from rvos_nb.config import Config, ConfigError, RVOSError
 from rvos_nb.detectors import SegmenterDetector, TextDetector
 from rvos_nb.draw import write_video
 from rvos_nb.pretrained import CLIPSeg, load_pretrained, model_table, running
 from rvos_nb.sam3 import Sam3
-from rvos_nb.segmenter import SEGMENTERS, load_segmenter, predict
+from rvos_nb.segmenter import SEGMENTERS, RVOSSegmenter, load_segmenter, predict
 from rvos_nb.shapes import make_shapes
 from rvos_nb.tracking import Sam2Tracker
 from rvos_nb.video import open_video
@@ -37,7 +38,10 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
     made = {"clipseg": tiny_clipseg(root / "clipseg"), "sam2": tiny_sam2(root / "sam2")}
     made |= {"dino": tiny_dino(root / "dino"), "mm": tiny_dino(root / "mm", mm=True)}
-    return made | {"owl": tiny_owl(root / "owl"), "sam3": tiny_sam3(root / "sam3")}
+    made |= {"owl": tiny_owl(root / "owl"), "sam3": tiny_sam3(root / "sam3")}
+    ours = Config.preset("demo", image_size=(48, 80), hidden_dim=16)
+    save_checkpoint(root / "run" / "best_model.pth", untrained().model, ours)
+    return made | {"run": str(root / "run")}
 
 
 @pytest.mark.parametrize("size", [(48, 80), (81, 47), (33, 33)])
@@ -170,11 +174,18 @@ def test_a_session_forgets(folders):
         assert not any("high_res_masks" in out for out in kept["non_cond_frame_outputs"].values())
 
 
-@pytest.mark.parametrize("model", ["clipseg", "grounded", "sam3"])
+NAMES = {
+    "clipseg": "clipseg:{clipseg}",
+    "grounded": "grounded-sam2:{dino},{sam2}",
+    "sam3": "sam3:both,{sam3}",
+    "our detector": "grounded-sam2:{run},{sam2}",
+    "our judge": "grounded-sam2:{dino},{sam2},{run}",
+}
+
+
+@pytest.mark.parametrize("model", NAMES)
 def test_in_a_terminal(folders, model, tmp_path):
-    names = {"clipseg": f"clipseg:{folders['clipseg']}", "sam3": f"sam3:both,{folders['sam3']}"}
-    names |= {"grounded": f"grounded-sam2:{folders['dino']},{folders['sam2']}"}
-    clip, name = tmp_path / "clip.mp4", names[model]
+    clip, name = tmp_path / "clip.mp4", NAMES[model].format(**folders)
     write_video(clip, moving(3), fps=5)
     out, data = str(tmp_path / "out"), str(tmp_path / "shapes")
     assert main(["predict", "--model", name, str(clip), "the red circle", "--out", out]) == 0
@@ -185,6 +196,23 @@ def test_in_a_terminal(folders, model, tmp_path):
     assert main(["evaluate", "--model", name, "--data", data, "--out", scored]) == 0
     sources = set(pd.read_csv(scored + "/scores.csv")["source"])
     assert {"model", "swapped", "empty", "other video"} <= sources
+
+
+def test_our_run_detects_and_judges(folders):
+    detects, judges = (
+        load_segmenter(NAMES[f"our {job}"].format(**folders), "cpu")
+        for job in ("detector", "judge")
+    )
+    assert isinstance(detects.detector.segmenter, RVOSSegmenter) and not detects.choose
+    assert isinstance(judges.model, RVOSSegmenter) and judges.choose
+    judges.detector.threshold = 0.0  # so that there is something to judge
+    frames, asked = moving(6, 61, 47), []
+    stream = judges.model.stream
+    judges.model.stream = lambda video, texts: asked.extend(texts) or stream(video, texts)
+    for model in (detects, judges):
+        assert model.segment(frames, TEXTS[:2]).masks.shape == (2, 6, 61, 47)
+    assert "the object" in asked and len(asked) == 3  # two nouns beside it
+    assert detects.segment(frames, TEXTS[:2]).masks.any()
 
 
 def test_names_need_no_further_import():
@@ -346,40 +374,100 @@ def test_a_full_disk_is_said_before_the_download(folders, clip, tmp_path):
 
 SLOW = """
 import sys, time
-sys.path.insert(0, {tests!r})
+from rvos_nb import sam3, tracking
 from rvos_nb.cli import main
-from rvos_nb.detectors import TextDetector
-from rvos_nb.tracking import _Sam2Session
-of = {{"detect": (TextDetector, "detect"), "track": (_Sam2Session, "step")}}[sys.argv[1]]
-old = getattr(*of)
-def slow(*a):
-    print("at work", flush=True)
-    time.sleep(0.5)
-    return old(*a)
-setattr(*of, slow)
-TextDetector.threshold = 0
-sys.exit(main(sys.argv[2:]))
+parts = {
+    "back": (tracking._Path, "_track_back"),
+    "track": (tracking._Path, "track"),
+    "step": (tracking._Sam2Session, "step"),
+    "see": (sam3.Sam3, "_track"),
+    "answer": (sam3, "union"),
+}
+def tell(name, owner, part):
+    old = getattr(owner, part)
+    def told(*a):
+        print(name, flush=True)
+        time.sleep(0.2 if name in ("step", "answer") else 0)
+        found = old(*a)
+        print(name, "done", flush=True)
+        return found
+    setattr(owner, part, told)
+for name, (owner, part) in parts.items():
+    tell(name, owner, part)
+sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("stage", ["detect", "track"])
-def test_interrupted_and_asked_again(folders, clip, stage, tmp_path):
-    out, temporary = tmp_path / "out", tmp_path / "tmp"
-    temporary.mkdir()
-    name = f"grounded-sam2:{folders['dino']},{folders['sam2']}"
-    args = ["predict", "--model", name, str(clip), "the red circle", "--out", str(out)]
-    code = SLOW.format(tests=str(ROOT / "tests"))
-    env = os.environ | {"TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
-    how = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT)
-    with subprocess.Popen([sys.executable, "-c", code, stage, *args], **how) as process:
-        assert "at work" in process.stdout.readline()
-        time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+def _interrupt(args: list[str], lines: list[str], how: int, env: dict) -> str:
+    "Run `rvos` until it has printed `lines`, then send it the signal `how`; what it said."
+    command, pipe = [sys.executable, "-c", SLOW, *args], subprocess.PIPE
+    env = os.environ | env
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=env, cwd=ROOT
+    ) as process:
+        for line in process.stdout:
+            lines = lines[line.strip() == lines[0] :]
+            if not lines:
+                break
+        process.send_signal(how)
         said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and "Traceback" not in said, said
-    assert not out.exists() and not any(temporary.iterdir())
-    assert main(args) == 0
-    assert json.loads((out / "scores.json").read_text())["complete"]
+    assert not lines and process.returncode == (130 if how == signal.SIGINT else -how), said
+    return said
+
+
+CALLS = {
+    "detect": (TextDetector, "detect"),
+    "back": (tracking._Path, "_track_back"),
+    "track": (tracking._Path, "track"),
+    "see": (Sam3, "_track"),
+}
+BOTH_WAYS = "back done, back done, step done"  # two expressions, each with its key frame
+INTERRUPTED = {  # model, where, signal; what is done again, and what is not
+    "on the way back": ("grounded", "back, step done", signal.SIGINT, {"back"}, {"detect"}),
+    "forwards": ("grounded", BOTH_WAYS, signal.SIGINT, set(), {"detect", "back"}),
+    "killed": ("chosen", "back done, step done", signal.SIGKILL, {"track"}, {"detect"}),
+    "while sam3 answers": ("sam3", "see done, answer", signal.SIGINT, set(), {"see"}),
+}
+
+
+def _calls(monkeypatch) -> dict[str, int]:
+    "How often each part is called from now on."
+    calls = dict.fromkeys(CALLS, 0)
+    for name, (owner, part) in CALLS.items():
+
+        def count(*a, name=name, old=getattr(owner, part)):
+            calls[name] += 1
+            return old(*a)
+
+        monkeypatch.setattr(owner, part, count)
+    return calls
+
+
+@pytest.mark.parametrize("case", INTERRUPTED)
+def test_interrupted_and_asked_again(folders, case, tmp_path, monkeypatch):
+    model, where, how, again, kept = INTERRUPTED[case]
+    clip, out, home, temporary = (tmp_path / x for x in ("clip.mp4", "out", "home", "tmp"))
+    write_video(clip, moving(12), fps=5)
+    temporary.mkdir()
+    names = {"grounded": f"grounded-sam2:{folders['dino']},{folders['sam2']}"}
+    names |= {"chosen": names["grounded"] + ",chooser", "sam3": f"sam3:whole,{folders['sam3']}"}
+    args = ["predict", "--model", names[model], str(clip), *TEXTS[:2], "--out"]
+    env = {"TMPDIR": str(temporary), "RVOS_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    said = _interrupt([*args, str(out)], where.split(", "), how=how, env=env)
+    assert "Traceback" not in said, said
+    if (out / "scores.json").exists():  # frames that were answered: said to be not all
+        assert not json.loads((out / "scores.json").read_text())["complete"]
+    elif how == signal.SIGINT:
+        assert not out.exists() and not any(temporary.iterdir())
+    monkeypatch.setenv("RVOS_HOME", str(home))
+    calls = _calls(monkeypatch)
+    assert main([*args, str(out), "--overwrite"]) == 0
+    assert all(calls[name] for name in again) and not any(calls[name] for name in kept), calls
+    assert not any((home / "tracks").iterdir())  # answered to the end
+    assert main([*args, str(tmp_path / "fresh")]) == 0
+    assert all(calls[name] for name in kept), "asked anew, done anew"
+    for mask in sorted((tmp_path / "fresh" / "masks").iterdir()):
+        assert mask.read_bytes() == (out / "masks" / mask.name).read_bytes()
 
 
 MEMORY = """

@@ -10,10 +10,11 @@ from PIL import Image
 
 from rvos_nb import results as rs
 from rvos_nb.config import Config, ConfigError, RVOSError
-from rvos_nb.evaluation import PROTOCOLS, evaluate
+from rvos_nb.evaluation import evaluate
 from rvos_nb.fit import fit
 from rvos_nb.predictions import open_predictions
 from rvos_nb.shapes import make_shapes
+from rvos_nb.tables import PROTOCOLS
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import torch
 from clips import Bright, last_layer, moving, untrained
 from hypothesis import given
 from hypothesis import strategies as st
+from rvos_nb.answers import confidence, merge_logits, video_score
 from rvos_nb.caches import normalise
 from rvos_nb.checkpoints import save_checkpoint
 from rvos_nb.config import Config, ConfigError, RVOSError
@@ -19,15 +20,11 @@ from rvos_nb.segmenter import (
     RVOSSegmenter,
     Segmenter,
     check_expressions,
-    confidence,
     load_segmenter,
-    merge_logits,
-    sliding_windows,
-    temporal_receptive_field,
-    video_score,
     warn_unread,
 )
 from rvos_nb.video import Frame, open_video
+from rvos_nb.windows import sliding_windows, temporal_receptive_field
 
 TEXTS = [
     "the red circle",

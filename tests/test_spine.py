@@ -30,52 +30,8 @@ MOST = {
     "words of a paragraph": 90,
     "missing from the opening and the end": 0,
 }
-LEFT: dict[str, dict[str, int]] = {
-    "10_shapes": {
-        "cells": 64,
-        "exported lines with nothing shown": 141,
-        "lines of one definition": 43,
-    },
-    "18_loaders": {
-        "exported lines with nothing shown": 75,
-        "lines of one definition": 77,
-        "missing from the opening and the end": 2,
-    },
-    "21_parts": {
-        "cells": 57,
-        "lines of one definition": 42,
-    },
-    "22_model": {
-        "cells": 51,
-        "exported lines with nothing shown": 40,
-        "lines of one definition": 131,
-        "words of a paragraph": 91,
-        "missing from the opening and the end": 2,
-    },
-    "30_loss": {
-        "cells": 62,
-        "missing from the opening and the end": 2,
-    },
-    "40_training": {
-        "cells": 54,
-    },
-    "51_segmenter": {
-        "cells": 81,
-        "exported lines with nothing shown": 34,
-        "missing from the opening and the end": 2,
-    },
-    "61_evaluation": {
-        "cells": 53,
-        "exported lines with nothing shown": 52,
-        "missing from the opening and the end": 3,
-    },
-}
+LEFT: dict[str, dict[str, int]] = {}
 LONG_PARAGRAPHS: dict[str, int] = {  # of notebooks outside of the spine
-    "15_augment": 107,
-    "25_chooser": 91,
-    "26_matcher": 93,
-    "58_tracking": 99,
-    "59_sam3": 92,
 }
 
 

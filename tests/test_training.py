@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from rvos_nb.checkpoints import History, top_epochs
 from rvos_nb.config import Config, OptimConfig
 from rvos_nb.datasets import load_annotations
 from rvos_nb.loaders import make_loader
@@ -16,11 +17,9 @@ from rvos_nb.training import (
     Diverged,
     EpochState,
     FiniteGuard,
-    History,
     Meter,
     make_optimizer,
     make_scheduler,
-    top_epochs,
     train_one_epoch,
     validate,
 )

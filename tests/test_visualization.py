@@ -72,6 +72,16 @@ def test_frames_with_labels_are_shown(record, tmp_path):
         visualize_specific_videos(annotations, Bright(), "other")
 
 
+def test_ours_and_theirs_stand_below_each_other(record):
+    models, data = (
+        {"ours": Bright(), "theirs": Bright()},
+        annotated(record.frames[0].parent, record),
+    )
+    figures = visualize_specific_videos(data, models, record.id, expressions=2)
+    said = [figure.get_suptitle() for figure in figures]
+    assert [title.split(",")[0] for title in said] == ["ours", "theirs"] * 2
+
+
 def test_J_stands_above_the_frames():
     truth = square(2).astype(bool)
     pred = truth.copy()
