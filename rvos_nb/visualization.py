@@ -195,7 +195,7 @@ def word_attention(
         )
     (expression,) = check_expressions(expression)
     text, mask = runner.encode_text(model.tokenizer([expression], return_tensors="pt"))
-    ((_, features),) = runner.encode_frames(open_video(image).read())
+    (features,) = runner.encode_frames(frame.image for frame in open_video(image).read())
     maps, prior = model.fusion_inputs(features, text, mask, cfg.image_size)
     stride = min(model.fuse_strides)
     fusion = model.fusion[str(stride)]
