@@ -89,7 +89,9 @@ def filmed(frames: np.ndarray, ids: np.ndarray, rng: np.random.Generator) -> Non
         frames[t] = cv2.imdecode(packed, cv2.IMREAD_COLOR)
 
 
-def composed(annotations, pair: tuple, number: int) -> tuple[np.ndarray, np.ndarray, list] | None:
+def composed(
+    annotations, pairs: list, pair: tuple, number: int
+) -> tuple[np.ndarray, np.ndarray, list] | None:
     "(frames, ids, expressions) of the second recipe; None where it shows too little."
     host, guest, o = pair
     rng, draw = np.random.default_rng([77, number]), random.Random(f"second {number}")
@@ -98,8 +100,8 @@ def composed(annotations, pair: tuple, number: int) -> tuple[np.ndarray, np.ndar
     said = []
     wanted = [(guest, o)]
     if rng.random() < 0.5:
-        more = [(g, k) for h, g, k in host_guest_pairs(annotations) if h == host and g != guest]
-        from_guest = {g for h, g, _ in host_guest_pairs(annotations) if h == guest}
+        more = [(g, k) for h, g, k in pairs if h == host and g != guest]
+        from_guest = {g for h, g, _ in pairs if h == guest}
         wanted += [p for p in draw.sample(more, len(more)) if p[0] in from_guest][:1]
     for video, k in wanted:
         record = annotations[video]
@@ -129,7 +131,7 @@ def second_recipe(davis: Path, root: Path) -> Path:
     for number, pair in enumerate(order):
         if len(names) == CLIPS:
             break
-        if made := composed(annotations, pair, number):
+        if made := composed(annotations, pairs, pair, number):
             names.append(f"second-{number:04d}")
             write_clip(root / "DAVIS", names[-1], *made[:2])
             rows += [(names[-1], s.object_id, s.annotator, "composed", s.text) for s in made[2]]
