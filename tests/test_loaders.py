@@ -273,8 +273,9 @@ def items_of(plain, pasted, objects=2, **knobs) -> SimpleNamespace:
         records[f"v{v}"] = SimpleNamespace(expressions=said)
     items = [(v, e, 0) for v in records for e in range(2 * objects)]
     known = dict(annotations=records, items=items, data=cfg.data, augment=cfg.augment)
+    said = [records[v].expressions[e] for v, e, _ in items]
     sized = type("Items", (SimpleNamespace,), {"__len__": lambda self: len(self.items)})
-    return sized(**known)
+    return sized(expression=said.__getitem__, **known)
 
 
 @pytest.mark.parametrize("prob", [0.0, 0.3, 0.5, 1.0])
