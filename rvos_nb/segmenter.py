@@ -210,7 +210,7 @@ class RVOSSegmenter(Segmenter):
         looked = zip(frames, self.runner.encode_frames(frame.image for frame in ahead))
         reach = temporal_receptive_field(self.model)
         for held, part in sliding_windows(looked, self.runner.window, reach):
-            logits = self.runner.answer([maps for _, maps in held], text, mask, lone)
+            logits = self.runner.answer([maps for _, maps in held], video.size, text, mask, lone)
             for (frame, _), x in zip(held[part], logits[:, part].swapaxes(0, 1)):
                 yield FrameMasks(frame, x)
 

@@ -196,7 +196,8 @@ def word_attention(
     (expression,) = check_expressions(expression)
     text, mask = runner.encode_text(model.tokenizer([expression], return_tensors="pt"))
     (features,) = runner.encode_frames(frame.image for frame in open_video(image).read())
-    maps, prior = model.fusion_inputs(features, text, mask, cfg.image_size)
+    size = runner.view_size(image.shape[:2])
+    maps, prior = model.fusion_inputs(features, text, mask, size)
     stride = min(model.fuse_strides)
     fusion = model.fusion[str(stride)]
     _, weights = fusion(maps[stride], text, mask, prior=prior, need_weights=True)  # (1, h, w, L)

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/49_windows.ipynb #ffbb72bc
 import contextlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
@@ -68,6 +69,15 @@ def computing(device: torch.device) -> Iterator[None]:
     with torch.inference_mode(), torch.autocast(device.type, half, enabled=half is not None):
         yield
 
+# %% ../nbs/49_windows.ipynb #50bdde0a
+def view_size(frame: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) at which a model of `image_size` (H, W) looks at frames of size (H, W): about as many
+    pixels, the frame's aspect ratio, both sides multiples of 32 where those of `image_size` are.
+    """
+    step = math.gcd(*image_size, 32)
+    side = math.sqrt(math.prod(image_size) / math.prod(frame))
+    return tuple(max(step, round(n * side / step) * step) for n in frame)
+
 # %% ../nbs/49_windows.ipynb #cb46fe5b
 EXPRESSIONS_AT_ONCE = 8  # more are answered group by group, so that memory does not grow
 
@@ -79,6 +89,10 @@ class ModelRunner:
         self.device = pick_device(device)
         self.model, self.window = model.to(self.device).eval(), window
 
+    def view_size(self, frame: tuple[int, int]) -> tuple[int, int]:
+        "(H, W) at which the model looks at frames of size (H, W)."
+        return view_size(frame, self.model.cfg.image_size)
+
     def encode_text(self, tokens: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         "Features [N,L,D] and mask [N,L] of tokens."
         ids, mask = (tokens[k].to(self.device) for k in ("input_ids", "attention_mask"))
@@ -87,9 +101,9 @@ class ModelRunner:
 
     def encode_frames(self, images: Iterable[np.ndarray]) -> Iterator[Features]:
         "Feature maps [1,1,C,h,w] of each image, uint8 [H,W,3]; `window` of them in one pass."
-        size = self.model.cfg.image_size[::-1]
         images = iter(images)
         while batch := list(itertools.islice(images, self.window)):
+            size = self.view_size(batch[0].shape[:2])[::-1]
             small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in batch]
             x = normalise(torch.from_numpy(np.stack(small)).to(self.device).movedim(-1, 1))
             with computing(self.device):
@@ -97,10 +111,17 @@ class ModelRunner:
             for t in range(len(batch)):
                 yield {k: m[:, t : t + 1] for k, m in maps.items()}
 
-    def answer(self, features: list[Features], text: Tensor, mask: Tensor, lone=None) -> np.ndarray:
-        "Logits float32 [N,T,h,w] of T frames in a row for N expressions; `lone`: `postprocess`."
+    def answer(
+        self,
+        features: list[Features],  # of T frames in a row
+        size: tuple[int, int],  # of these frames, as for `view_size`
+        text: Tensor,  # of N expressions, from `encode_text`
+        mask: Tensor,
+        lone: Sequence[bool] | None = None,  # see `RVOSModel.postprocess`
+    ) -> np.ndarray:  # logits float32 [N,T,h,w]
+        "The logits of N expressions in T frames."
         maps = {k: torch.cat([f[k] for f in features], 1) for k in features[0]}
-        size, n = self.model.cfg.image_size, EXPRESSIONS_AT_ONCE
+        size, n = self.view_size(size), EXPRESSIONS_AT_ONCE
         parts = []
         with computing(self.device):
             for k in range(0, len(text), n):

@@ -1,5 +1,7 @@
 "Segmenters: windows without a seam, one visual pass for all expressions, what answers mean."
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ from rvos_nb.segmenter import (
     warn_unread,
 )
 from rvos_nb.video import Frame, open_video
-from rvos_nb.windows import sliding_windows, temporal_receptive_field
+from rvos_nb.windows import sliding_windows, temporal_receptive_field, view_size
 
 TEXTS = [
     "the red circle",
@@ -328,3 +330,20 @@ def test_the_expression_decides_about_the_pieces_of_a_mask(tmp_path):
     assert np.allclose(found, [*best[:1], *everything[1:]], atol=1e-5)
     assert 0 < (found[0] > 0).sum() < (everything[0] > 0).sum()
     assert (best[1:] > 0).sum() < (everything[1:] > 0).sum()
+
+
+@pytest.mark.parametrize("frame", [(480, 854), (854, 480), (500, 500), (40, 2000), (7, 5)])
+@pytest.mark.parametrize("trained", [(256, 448), (96, 160), (90, 150)])
+def test_a_frame_is_seen_in_its_own_shape(frame, trained):
+    h, w = view_size(frame, trained)
+    step = math.gcd(*trained, 32)
+    assert h % step == w % step == 0 and min(h, w) >= step
+    side = math.sqrt(math.prod(trained) / math.prod(frame))
+    assert abs(h - frame[0] * side) <= step and abs(w - frame[1] * side) <= step
+    assert view_size(trained, trained) == trained
+
+
+def test_a_portrait_is_not_squeezed_into_the_training_shape(with_conv3d):
+    H, W = with_conv3d.model.cfg.image_size
+    found = with_conv3d.segment(np.zeros((2, 2 * W, 2 * H, 3), np.uint8), "the red circle")
+    assert W > H and found.logits.shape[2:] == (W, H) and found.masks.shape[2:] == (2 * W, 2 * H)
