@@ -43,7 +43,7 @@ _RANGES = {
     ),
 }
 for _range, _names in (
-    (_POSITIVE, "lr max_grad_norm hidden_dim heads"),
+    (_POSITIVE, "lr max_grad_norm hidden_dim heads target_ridge"),
     (_BELOW_1, "dropout head_dropout word_dropout text_dropout dev_fraction image_epochs warmup"),
     (_PROBABILITY, "copy_paste_prob negative_text_prob component_ratio"),
     (
@@ -52,7 +52,7 @@ for _range, _names in (
     ),
     (_AT_LEAST_1, "expressions_per_clip frame_stride copy_paste_frames"),
     (_NOT_NEGATIVE, "epoch_size max_videos copy_paste_clips workers patience max_minutes seed"),
-    (_NOT_NEGATIVE, "checkpoint_minutes weight_decay"),
+    (_NOT_NEGATIVE, "checkpoint_minutes weight_decay target_weight"),
     (_NOT_NEGATIVE, "bce_weight dice_weight focal_weight contrastive_weight presence_weight"),
 ):
     _RANGES.update(dict.fromkeys(_names.split(), _range))
@@ -175,6 +175,9 @@ class ModelConfig(_Group):
         0.8  # a piece stays when its peak logit reaches this share of the highest
     )
 
+    target_weight: float = 0.0  # of a classifier that is fitted to the video in use; 0: none
+    target_ridge: float = 1.0  # how much it shrinks: ridge over the mean variance of a feature
+
     def __post_init__(self):
         super().__post_init__()
         _check_model(self)
@@ -190,6 +193,11 @@ def _check_model(cfg: "ModelConfig") -> None:
         raise ConfigError(
             f"fuse_strides = {cfg.fuse_strides}: expected no 4 with decoder = 'dynamic', "
             "whose map of stride 4 is the same for all expressions"
+        )
+    if cfg.target_weight and (cfg.decoder == "bilinear" or max(cfg.fuse_strides) < 16):
+        raise ConfigError(
+            f"target_weight = {cfg.target_weight}: expected a decoder with a pyramid and a fused "
+            f"stride of 16 or more with it, found {cfg.decoder!r} and {cfg.fuse_strides}"
         )
     fits = cfg.decoder == "dynamic" and cfg.freeze_text and cfg.pooling == "words"
     if cfg.class_prior and not fits:
@@ -357,6 +365,7 @@ _BEST = dict(
     text_dropout=0.6,
     decoder="dynamic",
     single_object=True,
+    target_weight=0.8,
     contrastive_weight=0.0,
     epochs=10,
     weight_decay=0.01,

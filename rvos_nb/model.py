@@ -163,7 +163,7 @@ class _Decoding(_Meeting):
         text_mask: Tensor,  # [N,L]
         size: tuple[int, int],  # (H, W) of the frames
         clip_index: Tensor | None = None,  # [N]: the clip of each expression; None: B is N, or 1
-    ) -> Tensor:  # logits [N,T,1,H,W]
+    ) -> Tensor:  # logits [N,T,1,h,w] at the decoder's size
         "Steps 2 and 3: the logits of each expression in its clip."
         N, T = len(text), features[str(self.strides[0])].shape[1]
         maps, prior = self.fusion_inputs(features, text, text_mask, size, clip_index=clip_index)
@@ -177,7 +177,7 @@ class _Decoding(_Meeting):
         logits = self.decoder(fused, maps, temporal)  # (N*T, 1, h, w)
         if self.presence is not None:
             logits = gate(logits, self.presence(fused))
-        return resize(logits, size).unflatten(0, (N, T))
+        return logits.unflatten(0, (N, T))
 
 # %% ../nbs/22_model.ipynb #f2e56089
 def _distinct(clip_index: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -215,7 +215,8 @@ class RVOSModel(_Decoding):
         text = self.text(text_ids, text_mask)
         if self.training and self.cfg.word_dropout:
             text_mask = _drop_words(text_mask, self.cfg.word_dropout)
-        return self.segment(features, text, text_mask, size, clip_index=clip_index)
+        logits = self.segment(features, text, text_mask, size, clip_index=clip_index)
+        return resize(logits, size)
 
     def postprocess(
         self,

@@ -31,7 +31,7 @@ from .parts import resize
 from .reading import unread_words
 from .runtime import defer_sigint, new_outputs, pick_device, write_text
 from .video import Frame, Video, open_video
-from .windows import ModelRunner, sliding_windows, temporal_receptive_field, tokenise
+from .windows import ModelRunner, offline, online, tokenise
 
 # %% ../nbs/51_segmenter.ipynb #85c79ae0
 def _at_size(logits: np.ndarray, size: tuple[int, int]) -> Tensor:  # [N,h,w] -> float32 [N,H,W]
@@ -191,8 +191,11 @@ class RVOSSegmenter(Segmenter):
         window: int = 8,  # frames in the backbone at once; more is a little faster, needs memory
         device: str = "auto",  # 'auto', 'cpu' or 'cuda'; the model is moved there
         name: str = "rvos_nb",
+        mode: str = "offline",  # 'online': no answer depends on a frame of a later window
     ):
-        self.model, self.name = model, name
+        if mode not in ("offline", "online"):
+            raise ConfigError(f"mode = {mode!r}: expected 'offline' or 'online'")
+        self.model, self.name, self.mode = model, name, mode
         self.runner = ModelRunner(model, window, device)
 
     def stream(self, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
@@ -206,13 +209,10 @@ class RVOSSegmenter(Segmenter):
     def _stream(self, video: Video, tokens: dict, asked: Sequence[str]) -> Iterator[FrameMasks]:
         lone = [read_expression(text).count == 1 for text in asked]
         text, mask = self.runner.encode_text(tokens)
-        frames, ahead = itertools.tee(video.read())  # the runner is a window ahead
-        looked = zip(frames, self.runner.encode_frames(frame.image for frame in ahead))
-        reach = temporal_receptive_field(self.model)
-        for held, part in sliding_windows(looked, self.runner.window, reach):
-            logits = self.runner.answer([maps for _, maps in held], video.size, text, mask, lone)
-            for (frame, _), x in zip(held[part], logits[:, part].swapaxes(0, 1)):
-                yield FrameMasks(frame, x)
+        remembers = self.model.cfg.target_weight or self.model.cfg.presence
+        answers = offline if self.mode == "offline" and remembers else online
+        for frame, logits in answers(self.runner, video, text, mask, lone):
+            yield FrameMasks(frame, logits)
 
 # %% ../nbs/51_segmenter.ipynb #74c84794
 SEGMENTERS: dict[str, Callable[..., Segmenter] | str] = {  # name -> makes it: (device, *parts)
@@ -226,6 +226,7 @@ def load_segmenter(
     source: str | Path,  # run folder, checkpoint, hub model (user/name), or key of `SEGMENTERS`
     device: str = "auto",  # 'auto', 'cpu' or 'cuda'
     window: int = 8,  # of a run: frames in the backbone at once
+    mode: str = "offline",  # of a run: 'online' answers as the video comes, see 49_windows
 ) -> Segmenter:
     "The segmenter that `source` names; `RVOSError` where there is none."
     name, _, parts = str(source).partition(":")
@@ -238,7 +239,7 @@ def load_segmenter(
         known = f"known names: {', '.join(SEGMENTERS)}"
         raise RVOSError(f"{source}: no such run folder or checkpoint, no known segmenter; {known}")
     model = folded(load_best(source, pick_device(device))[0])
-    return RVOSSegmenter(model, window, device, path.stem)
+    return RVOSSegmenter(model, window, device, path.stem, mode)
 
 # %% ../nbs/51_segmenter.ipynb #652f235e
 _OUTPUTS = ("overlay.mp4", "masks", "scores.json")  # the last one says that all are whole

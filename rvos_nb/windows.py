@@ -15,13 +15,16 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from .caches import normalise
 from .config import ConfigError
 from .data import MAX_TOKENS
+from .finished import Spool
 from .model import Features, RVOSModel
-from .parts import CorrelationModule
+from .parts import CorrelationModule, resize
 from .runtime import pick_device, pick_precision
+from .target import TargetModel, video_cells
 
 # %% ../nbs/49_windows.ipynb #25e9dea5
 def temporal_receptive_field(model: nn.Module) -> int:
@@ -117,8 +120,7 @@ class ModelRunner:
         size: tuple[int, int],  # of these frames, as for `view_size`
         text: Tensor,  # of N expressions, from `encode_text`
         mask: Tensor,
-        lone: Sequence[bool] | None = None,  # see `RVOSModel.postprocess`
-    ) -> np.ndarray:  # logits float32 [N,T,h,w]
+    ) -> Tensor:  # logits float32 [N,T,h,w], at the decoder's size
         "The logits of N expressions in T frames."
         maps = {k: torch.cat([f[k] for f in features], 1) for k in features[0]}
         size, n = self.view_size(size), EXPRESSIONS_AT_ONCE
@@ -127,4 +129,89 @@ class ModelRunner:
             for k in range(0, len(text), n):
                 logits = self.model.segment(maps, text[k : k + n], mask[k : k + n], size)
                 parts.append(logits[:, :, 0])  # (n, T, h, w)
-        return self.model.postprocess(torch.cat(parts).float().cpu(), lone).numpy()
+        return torch.cat(parts).float()
+
+    def target_model(self) -> TargetModel | None:
+        "An empty target model for a new video; None where the model has none."
+        cfg = self.model.cfg
+        return TargetModel(cfg.target_ridge) if cfg.target_weight else None
+
+    def with_target(self, logits: Tensor, target: TargetModel, cells: Tensor) -> Tensor:
+        "`answer`'s logits with the say of a target model about the `cells` of these frames."
+        scores = resize(target.scores(cells), logits.shape[-2:])
+        return logits + self.model.cfg.target_weight * scores
+
+    def finish(self, logits: Tensor, size: tuple[int, int], lone: Sequence[bool]) -> np.ndarray:
+        "`answer`'s logits at the size of `view_size`, float32 [N,T,H,W]; `lone`: `postprocess`."
+        logits = resize(logits.cpu(), self.view_size(size))
+        return self.model.postprocess(logits, lone).numpy()
+
+# %% ../nbs/49_windows.ipynb #7ff41803
+def _windows(runner: ModelRunner, video, text: Tensor, mask: Tensor) -> Iterator[tuple]:
+    "(frames, maps of each, logits [N,T,h,w]) of each window of a `Video`."
+    frames, ahead = itertools.tee(video.read())  # the backbone is a window ahead
+    looked = zip(frames, runner.encode_frames(frame.image for frame in ahead))
+    reach = temporal_receptive_field(runner.model)
+    for held, part in sliding_windows(looked, runner.window, reach):
+        logits = runner.answer([maps for _, maps in held], video.size, text, mask)
+        yield *zip(*held[part]), logits[:, part]
+
+
+def online(
+    runner: ModelRunner, video, text: Tensor, mask: Tensor, lone: Sequence[bool]
+) -> Iterator[tuple]:  # (frame, logits float32 [N,H,W])
+    "The answers to N expressions in each frame of a `Video`; none knows of a later window."
+    target = runner.target_model()
+    for frames, maps, logits in _windows(runner, video, text, mask):
+        for t, frame in enumerate(frames):
+            now = logits[:, t : t + 1]
+            if target is not None:
+                cells = video_cells(maps[t])
+                target.add(cells, now)
+                now = runner.with_target(now, target, cells)
+            yield frame, runner.finish(now, video.size, lone)[:, 0]
+
+# %% ../nbs/49_windows.ipynb #632f08a7
+class _Seen:
+    "What a model sees in the frames of a video, on the disk until the last one is known."
+
+    def __init__(self, runner: ModelRunner, stack: contextlib.ExitStack):
+        self.runner, self.spool = runner, Spool(stack)
+        self.target, self.peaks = runner.target_model(), []
+
+    def add(self, maps: Features, logits: Tensor) -> None:
+        "Take in the next frame: its maps, and logits [N,1,h,w]."
+        n = 3 * len(self.peaks)
+        self.peaks.append(logits.amax((1, 2, 3)))
+        self.spool.write(n, logits.cpu().numpy())
+        if self.target is not None:
+            self.target.add(video_cells(maps), logits)
+            for k, s in enumerate(("8", "16")):
+                self.spool.write(n + 1 + k, maps[s].cpu().numpy())
+
+    def answer(self, t: int) -> Tensor:
+        "The logits [N,1,h,w] of frame `t`, after all frames."
+        found = [self.spool.read(3 * t + k) for k in range(3 if self.target is not None else 1)]
+        logits, *maps = (torch.from_numpy(x).to(self.runner.device) for x in found)
+        if self.target is not None:
+            cells = video_cells(dict(zip(("8", "16"), maps)))
+            logits = self.runner.with_target(logits, self.target, cells)
+        if self.runner.model.cfg.presence:
+            absent = torch.stack(self.peaks).mean(0) < 0
+            logits = torch.where(absent[:, None, None, None], -logits.abs(), logits)
+        return logits
+
+
+def offline(
+    runner: ModelRunner, video, text: Tensor, mask: Tensor, lone: Sequence[bool]
+) -> Iterator[tuple]:  # (frame, logits float32 [N,H,W])
+    "The answers to N expressions in each frame of a `Video`, each after a look at all frames."
+    with contextlib.ExitStack() as stack:
+        seen = _Seen(runner, stack)
+        with tqdm(total=video.length, desc="look", unit="frame", leave=False) as bar:
+            for _, maps, logits in _windows(runner, video, text, mask):
+                for t, now in enumerate(maps):
+                    seen.add(now, logits[:, t : t + 1])
+                bar.update(len(maps))
+        for t, frame in enumerate(video.read()):
+            yield frame, runner.finish(seen.answer(t), video.size, lone)[:, 0]

@@ -16,6 +16,7 @@ from rvos_nb.datasets import load_annotations
 from rvos_nb.encoders import load_tokenizer
 from rvos_nb.loss import RVOSLoss
 from rvos_nb.model import ClassPrior, RVOSModel, class_vectors, gate, keep_best_components
+from rvos_nb.parts import resize
 from rvos_nb.shapes import make_shapes
 from small_models import IDS, MASK, WITH_PRIOR, built, counting, dynamic
 from torch import Tensor, nn
@@ -115,7 +116,8 @@ def test_padding_changes_nothing(small):
         return
     features, text = small.encode_frames(frames), small.text(ids, mask)
     text[mask == 0] = torch.randn(small.text.dim) * 100  # whatever stands there
-    close(small.segment(features, text, mask, (64, 96)), small(frames, IDS, MASK))
+    logits = small.segment(features, text, mask, (64, 96))
+    close(resize(logits, (64, 96)), small(frames, IDS, MASK))
 
 
 def test_what_all_expressions_share_is_computed_once():
