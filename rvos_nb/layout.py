@@ -142,27 +142,28 @@ class _Blocks:
         self.at = end
         return found, Span(self.before + start, self.before + end)
 
-    def members(self, part: str) -> Iterator[tuple[str, object, object, Span]]:
-        "(part, key or number, value, place) of all that a dictionary or list holds."
-        opening, n = self.take("{["), 0
-        closing = "}" if opening == "{" else "]"
-        if self.peek() == closing:
-            self.take(closing)
-            return
-        while True:
-            key = n
-            if opening == "{":
-                key = self.value()[0]
-                self.take(":")
-            yield part, key, *self.value()
-            n += 1
-            if self.take("," + closing) == closing:
-                return
-
 
 _DECODER = json.JSONDecoder()
 
-# %% ../nbs/04_layout.ipynb #b11d0cab
+# %% ../nbs/04_layout.ipynb #9d4cf063
+def _members(blocks: _Blocks, part: str) -> Iterator[tuple[str, object, object, Span]]:
+    "(part, key or number, value, place) of all that a dictionary or list holds."
+    opening, n = blocks.take("{["), 0
+    closing = "}" if opening == "{" else "]"
+    if blocks.peek() == closing:
+        blocks.take(closing)
+        return
+    while True:
+        key = n
+        if opening == "{":
+            key = blocks.value()[0]
+            blocks.take(":")
+        yield part, key, *blocks.value()
+        n += 1
+        if blocks.take("," + closing) == closing:
+            return
+
+# %% ../nbs/04_layout.ipynb #7bf4faa4
 def stream_json(path: str | Path, parts: tuple[str, ...] = ()) -> Iterator[tuple]:
     "(part, key or number, value, place) of what `parts` of a JSON dictionary hold; (): itself."
     try:
@@ -173,14 +174,14 @@ def stream_json(path: str | Path, parts: tuple[str, ...] = ()) -> Iterator[tuple
             else:
                 file.seek(0)
             if not parts:
-                yield from blocks.members("")
+                yield from _members(blocks, "")
                 return
             blocks.take("{")
             while blocks.peek() != "}":
                 part = blocks.value()[0]
                 blocks.take(":")
                 if part in parts:
-                    yield from blocks.members(part)
+                    yield from _members(blocks, part)
                 else:
                     blocks.value()
                 if blocks.take(",}") == "}":
