@@ -262,42 +262,6 @@ def write_texts(
     csv.writer(table, lineterminator="\n").writerows([names, *rows])
     write_text(root / "expression_kinds.csv", table.getvalue())
 
-# %% ../nbs/04_layout.ipynb #2bfa681a
-def already_made(
-    root: Path,  # where the data should be
-    settings: dict,  # what the data are made from; plain values of JSON
-    kind: str,  # name of the note: KIND.json
-) -> bool:
-    "True where `root` holds this very data, False where it is free; `RVOSError` for anything else."
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    note = root / f"{kind}.json"
-    if not note.is_file():
-        raise RVOSError(f"{root} exists and is no {kind} data: name a new or an empty folder")
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise RVOSError(f"{note} is damaged: delete {root} or name another folder")
-    if found == settings:
-        return True
-    differ = [k for k, v in settings.items() if found.get(k) != v]
-    other = ", ".join(f"{k} = {found.get(k)!r} instead of {settings[k]!r}" for k in differ)
-    raise RVOSError(f"{root} holds {kind} data with {other}: name another folder or delete it")
-
-# %% ../nbs/04_layout.ipynb #181b062f
-def move_into_place(tmp: Path, root: Path, settings: dict, kind: str) -> None:
-    "Rename the finished folder `tmp` to `root`, unless another process made the same data first."
-    try:
-        tmp.rename(root)  # replaces nothing but an empty folder
-    except OSError:
-        if already_made(root, settings, kind):
-            return
-        if root.exists():
-            root.rmdir()  # empty, but Windows does not replace even that
-        tmp.rename(root)
-
 # %% ../nbs/04_layout.ipynb #e242ed3c
 class Row(NamedTuple):
     "A line of the table."
