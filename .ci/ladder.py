@@ -20,7 +20,7 @@ CHAPTERS = {
     0: "ground",
     1: "data",
     2: "model",
-    3: "loss",
+    3: "loss, runs",
     4: "training",
     5: "use and look",
     6: "evaluation",

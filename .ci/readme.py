@@ -46,10 +46,10 @@ def to_markdown(nb) -> str:
 
 LIST_HEAD = """# All notebooks
 
-The first digit is the chapter: 0 ground, 1 data, 2 model, 3 loss, 4 training, 5 use, 6 evaluation,
-7 terminal, 9 experiments. One notebook, one module, one job; each imports only from lower numbers.
-**Bold** titles are the spine, to be read in order; the others are reference. All are stored with
-their results.
+The first digit is the chapter: 0 ground, 1 data, 2 model, 3 loss and runs, 4 training, 5 use,
+6 evaluation, 7 terminal, 9 experiments. One notebook, one module, one job; each imports only from
+lower numbers. **Bold** titles are the spine, to be read in order; the others are reference. All are
+stored with their results.
 
 |  | notebook | what it does |  |
 | --- | --- | --- | --- |

@@ -117,64 +117,72 @@ def _read_planes(record: VideoRecord, t: int, shape: tuple, size: tuple) -> list
     return [_packed(mask, size) for mask in masks]
 
 # %% ../nbs/17_caches.ipynb #aa3eb145
+def _places(annotations: Annotations) -> tuple[dict[str, _Place], int, int]:
+    "{video id: its place}, and how many frames and planes there are in all."
+    places, frames, planes = {}, 0, 0
+    for video, record in annotations.items():
+        objects = record.object_ids() if record.masks is not None else ()
+        places[video] = _Place(frames, len(record.frames), planes, objects)
+        frames += len(record.frames)
+        planes += len(record.frames) * (len(objects) + 1)
+    return places, frames, planes
+
+# %% ../nbs/17_caches.ipynb #81a74c86
+def _decode(record: VideoRecord, place: _Place, arrays: dict[str, np.ndarray]) -> None:
+    "Write the frames and planes of a video into `arrays` (frames, planes, labelled)."
+    size = arrays["frames"].shape[1:3]
+    for t, path in enumerate(record.frames):
+        image = read_picture(path)
+        arrays["frames"][place.first_frame + t] = _resized(image, size, cv2.INTER_AREA)
+        if record.masks is None or not record.masks.labelled(t):
+            continue  # its planes stay zero
+        arrays["labelled"][place.first_frame + t] = True
+        for k, plane in enumerate(_read_planes(record, t, image.shape[:2], size)):
+            arrays["planes"][place.first_plane + k * place.n + t] = plane
+
+# %% ../nbs/17_caches.ipynb #f6d6c868
+def _build_frames(folder: Path, annotations: Annotations, size: tuple[int, int]) -> None:
+    "Make the cache's folder: frames.npy [N,H,W,3], planes.npy [P,H,ceil(W/8)], labelled.npy [N]."
+    (H, W), (places, n_frames, n_planes) = size, _places(annotations)
+    shapes = {"frames": (n_frames, H, W, 3), "planes": (n_planes, H, math.ceil(W / 8))}
+    shapes["labelled"] = (n_frames,)
+    need = sum(math.prod(shape) for shape in shapes.values())
+    of = f"{annotations.root.name}/{annotations.split}"
+    print(f"frame cache of {of}: {need / 1e6:.0f} MB for {n_frames} frames at {H}x{W}")
+    cure = f"choose a smaller {knob('image_size')}"
+    with _new_folder(folder, "frame cache", need, cure) as tmp:
+        arrays = {}
+        for name, shape in shapes.items():
+            kind = bool if name == "labelled" else np.uint8
+            arrays[name] = np.lib.format.open_memmap(tmp / f"{name}.npy", "w+", kind, shape)
+
+        def decode(video: str) -> None:
+            _decode(annotations[video], places[video], arrays)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            done = pool.map(decode, annotations)
+            for _ in tqdm(done, total=len(annotations), desc="decoding", unit="video"):
+                pass
+        for array in arrays.values():
+            array.flush()
+
+# %% ../nbs/17_caches.ipynb #98bdcb6d
 class FrameCache:
     "All frames and masks of `annotations` at `size` (H, W), on disk; made on first use."
 
     def __init__(self, annotations: Annotations, size: tuple[int, int], folder: Path | None = None):
         self.size = tuple(size)
-        self.n = 0  # frames in all
-        self.videos = {}  # video id -> _Place
-        planes = 0
-        for video, record in annotations.items():
-            objects = record.object_ids() if record.masks is not None else ()
-            self.videos[video] = _Place(self.n, len(record.frames), planes, objects)
-            self.n += len(record.frames)
-            planes += len(record.frames) * (len(objects) + 1)
+        self.videos, self.n, _ = _places(annotations)  # video id -> _Place; frames in all
         folder = folder or cache_dir() / "cache"
         name = f"{annotations.root.name}-{annotations.split}-{self.size[0]}x{self.size[1]}"
         self.folder = folder / f"{name}-{_fingerprint(annotations, self.size)}"
         if not self.folder.exists():
             with lock(self.folder):
                 if not self.folder.exists():  # another process may have built it meanwhile
-                    self._build(annotations, planes)
+                    _build_frames(self.folder, annotations, self.size)
         self.frames = np.load(self.folder / "frames.npy", mmap_mode="r")  # [N,H,W,3]
         self.packed = np.load(self.folder / "planes.npy", mmap_mode="r")  # [planes,H,ceil(W/8)]
         self._labelled = np.load(self.folder / "labelled.npy")  # [N]
-
-    def _build(self, annotations: Annotations, planes: int) -> None:
-        H, W = self.size
-        shapes = {"frames": (self.n, H, W, 3), "planes": (planes, H, math.ceil(W / 8))}
-        need = sum(math.prod(shape) for shape in shapes.values())
-        of = f"{annotations.root.name}/{annotations.split}"
-        print(f"frame cache of {of}: {need / 1e6:.0f} MB for {self.n} frames at {H}x{W}")
-        cure = f"choose a smaller {knob('image_size')}"
-        with _new_folder(self.folder, "frame cache", need, cure) as tmp:
-            arrays = {
-                name: np.lib.format.open_memmap(tmp / f"{name}.npy", "w+", np.uint8, shape)
-                for name, shape in shapes.items()
-            }
-            labelled = np.zeros(self.n, bool)
-
-            def decode(video: str) -> None:
-                self._decode(annotations[video], self.videos[video], **arrays, labelled=labelled)
-
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                done = pool.map(decode, annotations)
-                for _ in tqdm(done, total=len(annotations), desc="decoding", unit="video"):
-                    pass
-            for array in arrays.values():
-                array.flush()
-            np.save(tmp / "labelled.npy", labelled)
-
-    def _decode(self, record: VideoRecord, place: _Place, frames, planes, labelled) -> None:
-        for t, path in enumerate(record.frames):
-            image = read_picture(path)
-            frames[place.first_frame + t] = _resized(image, self.size, cv2.INTER_AREA)
-            if record.masks is None or not record.masks.labelled(t):
-                continue  # its planes stay zero
-            labelled[place.first_frame + t] = True
-            for k, plane in enumerate(_read_planes(record, t, image.shape[:2], self.size)):
-                planes[place.first_plane + k * place.n + t] = plane
 
     def rows(self, video: str, t: np.ndarray) -> np.ndarray:
         "Where frames `t` of `video` stand among the `n` frames of the cache."

@@ -28,8 +28,9 @@ from .datasets import load_annotations
 from .encoders import TransformersBackbone
 from .download import fetch_run, is_hub_id
 from .model import RVOSModel
-from .runtime import Run, atomic_file, backup_path, cache_dir, knob, make_folder
-from .runtime import mount_drive, pick_device, read_tensors, resumable, same_again, setup_run
+from .runs import Run, setup_run
+from .runtime import atomic_file, backup_path, cache_dir, knob, make_folder
+from .runtime import mount_drive, pick_device, read_tensors, resumable, same_again
 from .sources import data_root, load_splits, mixed_roots, parse_mix
 
 # %% ../nbs/41_checkpoints.ipynb #62121e56

@@ -118,6 +118,68 @@ class Choice:
     scores: np.ndarray  # float [K], from 0 to 1: how well the whole expression fits each track
 
 # %% ../nbs/25_chooser.ipynb #04c3c040
+def _choice(
+    reading: Reading,
+    evidence: np.ndarray,  # log-odds [K] that a track fits the noun
+    tracks: dict[str, np.ndarray],  # the quantities of claims, each [K]
+    seen: np.ndarray,  # bool [K]: tracks that some frame shows
+    least: float,  # probability of fitting the noun below which a track is none
+) -> Choice:
+    if not seen.any():
+        return Choice((), np.zeros(len(seen)))
+    fit = _log_sigmoid(np.where(seen, evidence, -np.inf))
+    relative = np.where(seen, fit - fit[seen].max(), -np.inf)
+    claims = _claim_scores(reading, tracks, np.exp(relative))
+    scores = np.exp(relative + claims)
+    fitting = np.exp(fit) >= least
+    order = [int(k) for k in np.argsort(-scores, kind="stable") if fitting[k]]
+    if reading.count:
+        return Choice(tuple(order[: reading.count]), scores)
+    true = claims > np.log(0.5)
+    return Choice(tuple(k for k in order if true[k]), scores)
+
+# %% ../nbs/25_chooser.ipynb #7bee9d7f
+def _quantities(looks: list[list[tuple]], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    "Looks of T frames with K tracks -> each quantity [K], nan for a track that is never seen."
+    series = np.array(looks).transpose(2, 1, 0)  # (4, K, T)
+    seen = ~np.isnan(series[0])
+    H, W = size
+    scale = np.array([W, H]) / np.sqrt(H * W)
+    moved = np.array([_motion(c * scale) for c in series[1:3].transpose(1, 2, 0)])
+    names = ("area", "x", "y", "height")
+    found = {name: np.full(len(seen), np.nan) for name in names}
+    for k in np.flatnonzero(seen.any(1)):
+        for name, values in zip(names, series[:, k, seen[k]]):
+            by = np.mean if name in "xy" else lambda s: np.quantile(s, 0.75)
+            found[name][k] = by(values)
+    found["middle"] = np.abs(found["x"] - 0.5)
+    return found | dict(zip(("right", "down", "speed"), moved.T))
+
+# %% ../nbs/25_chooser.ipynb #b1ca7854
+def _check_frame(
+    masks: np.ndarray,
+    logits: np.ndarray | None,
+    scores: np.ndarray | None,
+    texts: int,  # how many a model is asked
+    before: tuple[int, ...] | None,  # shape of the masks of the frames before
+) -> None:
+    if getattr(masks, "dtype", None) != bool or masks.ndim != 3:
+        found = f"{getattr(masks, 'dtype', type(masks).__name__)}"
+        raise RVOSError(f"masks: expected a bool array [K,H,W], found {found}")
+    if before not in (None, masks.shape):
+        found = list(masks.shape)
+        raise RVOSError(f"masks: expected {list(before)} as before, found {found}")
+    if logits is not None and (logits.ndim != 3 or len(logits) != texts):
+        raise RVOSError(
+            f"logits: expected [{texts},h,w], one map for each of `asked`, "
+            f"found {list(logits.shape)}"
+        )
+    wanted = (texts, len(masks))
+    if scores is not None and np.shape(scores) != wanted:
+        found = list(np.shape(scores))
+        raise RVOSError(f"scores: expected {list(wanted)}, texts by tracks, found {found}")
+
+# %% ../nbs/25_chooser.ipynb #6acbb1b7
 class Chooser:
     "Which of K tracks each expression means; ask a model `asked`, `add` each frame, `choose`."
 
@@ -135,7 +197,8 @@ class Chooser:
         scores: np.ndarray | None = None,  # log-odds [len(asked),K]: a matcher's or detector's
     ) -> None:
         "Take a frame in, with `logits`, `scores`, both or neither; `RVOSError` for wrong shapes."
-        self._check(masks, logits, scores)
+        _check_frame(masks, logits, scores, texts=len(self.asked), before=self._size)
+        self._size = masks.shape
         self._looks.append([_look(m) for m in masks])
         seen = masks.any((1, 2))
         if logits is not None and seen.any():
@@ -146,40 +209,6 @@ class Chooser:
     def _sum(self, name: str, values: np.ndarray, seen: np.ndarray) -> None:
         total, frames = self._sums.get(name, (0, 0))
         self._sums[name] = (total + np.where(seen, values, 0), frames + seen)
-
-    def _check(self, masks: np.ndarray, logits, scores) -> None:
-        if getattr(masks, "dtype", None) != bool or masks.ndim != 3:
-            found = f"{getattr(masks, 'dtype', type(masks).__name__)}"
-            raise RVOSError(f"masks: expected a bool array [K,H,W], found {found}")
-        size = masks.shape
-        if self._size not in (None, size):
-            raise RVOSError(f"masks: expected {list(self._size)} as before, found {list(size)}")
-        if logits is not None and (logits.ndim != 3 or len(logits) != len(self.asked)):
-            raise RVOSError(
-                f"logits: expected [{len(self.asked)},h,w], one map for each of `asked`, "
-                f"found {list(logits.shape)}"
-            )
-        wanted = (len(self.asked), size[0])
-        if scores is not None and np.shape(scores) != wanted:
-            found = list(np.shape(scores))
-            raise RVOSError(f"scores: expected {list(wanted)}, texts by tracks, found {found}")
-        self._size = size
-
-    def _tracks(self) -> dict[str, np.ndarray]:
-        "The quantities of claims, each [K], nan for a track that is never seen."
-        looks = np.array(self._looks).transpose(2, 1, 0)  # (4, K, T)
-        seen = ~np.isnan(looks[0])
-        H, W = self._size[1:]
-        scale = np.array([W, H]) / np.sqrt(H * W)
-        moved = np.array([_motion(c * scale) for c in looks[1:3].transpose(1, 2, 0)])
-        names = ("area", "x", "y", "height")
-        found = {name: np.full(len(seen), np.nan) for name in names}
-        for k in np.flatnonzero(seen.any(1)):
-            for name, series in zip(names, looks[:, k, seen[k]]):
-                by = np.mean if name in "xy" else lambda s: np.quantile(s, 0.75)
-                found[name][k] = by(series)
-        found["middle"] = np.abs(found["x"] - 0.5)
-        return found | dict(zip(("right", "down", "speed"), moved.T))
 
     def evidence(self, reading: Reading) -> np.ndarray:
         "Log-odds [K] that a track fits the noun, over those for any object; 0 without a model."
@@ -197,22 +226,8 @@ class Chooser:
         "A `Choice` for each expression; tracks whose fit to the noun is below `least` are none."
         if not self._looks or not self._size[0]:
             return [Choice((), np.zeros(0)) for _ in self.readings]
-        tracks = self._tracks()
+        tracks = _quantities(self._looks, self._size[1:])
         seen = ~np.isnan(tracks["x"])
         tracks = {name: np.nan_to_num(value) for name, value in tracks.items()}
-        return [self._choose(r, tracks, seen, least) for r in self.readings]
-
-    def _choose(self, reading: Reading, tracks: dict, seen: np.ndarray, least: float) -> Choice:
-        evidence = np.where(seen, self.evidence(reading), -np.inf)
-        if not seen.any():
-            return Choice((), np.zeros(len(seen)))
-        fit = _log_sigmoid(evidence)
-        relative = np.where(seen, fit - fit[seen].max(), -np.inf)
-        claims = _claim_scores(reading, tracks, np.exp(relative))
-        scores = np.exp(relative + claims)
-        fitting = np.exp(fit) >= least
-        order = [int(k) for k in np.argsort(-scores, kind="stable") if fitting[k]]
-        if reading.count:
-            return Choice(tuple(order[: reading.count]), scores)
-        true = claims > np.log(0.5)
-        return Choice(tuple(k for k in order if true[k]), scores)
+        how = dict(tracks=tracks, seen=seen, least=least)
+        return [_choice(r, self.evidence(r), **how) for r in self.readings]

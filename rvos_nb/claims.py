@@ -60,6 +60,8 @@ _NO_CLAIM = re.compile(
     rf"|(?:front|back|middle|cent(?:er|re)) of (?!(?:the |this )?{_PICTURE}|them|the (?:two|three))"
     r")\b"
 )
+
+# %% ../nbs/23_claims.ipynb #50dc84ef
 _THAT = r"(?:(?:that|which|who)(?: is| are|'s)? |is |are )?"
 _THE = r"(?:the |its |his |her |our )?(?:far |very )?"
 _OF_PICTURE = rf" of (?:the |this )?{_PICTURE}"
@@ -67,6 +69,8 @@ _OF = rf"(?:{_OF_PICTURE}| of (?!that |which |who )[^,]*)?"
 _PART = r"(?:[- ]hand)?[- ](?:side|half|part|third|edge|border|end|corner|area)"
 _SIDE = r"(?P<d>left|right|top|bottom)"
 _ORDER = rf"(?:(?P<nth>{'|'.join(_NTH)})[- ])?"
+
+# %% ../nbs/23_claims.ipynb #54f9a6dc
 _MOVES = (
     r"(?:mov|go|com|head|driv|walk|runn?|fly|flie|swimm?|rid|roll|slid|drift|travell?|float|fall"
     r"|climb|ris|hopp?|jump|crawl|sail|pass|cross|rac|march|jogg?|skat|ski|cycl)(?:es|e|s|ing)?"
@@ -76,9 +80,7 @@ _STILL = (
     r"|(?:stand|sitt?|stay|lie|ly|keep|remain)(?:s|ing)? (?:perfectly )?still|stationary|static"
     r"|(?:stay|remain)(?:s|ing)? in (?:its )?place|immobile|motionless|at rest|resting)"
 )
-_SIZES = "|".join(w for w, (q, _) in _WORDS.items() if q in ("area", "height", "speed"))
-_SIZES = rf"(?P<d>{_SIZES}|higher|highest|upper|uppermost|lower|lowest)"
-_PATTERNS = [
+_MOTIONS = [
     ("heading", rf"{_THAT}(?:{_MOVES} )?from (?:the )?\w+(?: side)? to (?:the )?{_SIDE}(?: side)?"),
     (
         "heading",
@@ -94,6 +96,10 @@ _PATTERNS = [
     ("rank", rf"{_THAT}mov(?:es|ing) (?:the )?(?P<d>fastest|slowest|faster|slower)"),
     ("alone", rf"{_THAT}mov(?:es|ing) (?:very )?(?P<d>fast|slow)(?:ly)?"),
     ("moving", rf"{_THAT}(?:mov(?:es|ing)|in motion)"),
+]
+
+# %% ../nbs/23_claims.ipynb #13678d17
+_RANKS = [
     (
         "rank",
         rf"(?P<nth>{'|'.join(_NTH)}|first|1st)(?P<keep>(?: \w+){{0,3}}?) from (?:the )?{_SIDE}"
@@ -105,6 +111,10 @@ _PATTERNS = [
         r"(?:on |at |to )?(?:the )?(?:far|furthest|farthest|most|extreme|closest|nearest)"
         rf"(?: (?:on|at|to))?(?: the)?(?: far)?[- ]{_SIDE}(?:{_PART})?{_OF}",
     ),
+]
+
+# %% ../nbs/23_claims.ipynb #54d6506b
+_PLACES = [
     (
         "alone",
         rf"{_THAT}(?:(?:on|at|in|to|near) )?{_THE}(?P<e>top|bottom|upper|lower)[- ]"
@@ -118,6 +128,10 @@ _PATTERNS = [
     ("alone", rf"{_THAT}(?:on|at|in|to|near) {_THE}{_SIDE}{_OF}"),
     ("alone", rf"(?:(?<=the )|^){_SIDE}(?:[- ]hand)?(?= \w|$)"),
     ("alone", rf"{_SIDE} of [^,]*"),
+]
+
+# %% ../nbs/23_claims.ipynb #69d24152
+_DEPTHS = [
     (
         "rank",
         rf"{_THAT}(?:in|at) (?:the )?(?:very )?"
@@ -129,8 +143,11 @@ _PATTERNS = [
         "rank",
         rf"{_THAT}(?P<d>furthest|farthest) away(?: from (?:the camera|the viewer|us|you|me))?",
     ),
-    ("head", rf"{_THAT}{_ORDER}{_SIZES}(?! to)"),
 ]
+_SIZES = "|".join(w for w, (q, _) in _WORDS.items() if q in ("area", "height", "speed"))
+_SIZES = rf"(?P<d>{_SIZES}|higher|highest|upper|uppermost|lower|lowest)"
+_HEADS = [("head", rf"{_THAT}{_ORDER}{_SIZES}(?! to)")]
+_PATTERNS = [*_MOTIONS, *_RANKS, *_PLACES, *_DEPTHS, *_HEADS]
 _LEXICON = [(form, re.compile(rf"(?<![\w']){p}(?![\w'])")) for form, p in _PATTERNS]
 
 # %% ../nbs/23_claims.ipynb #d99d5132

@@ -6,13 +6,12 @@
 __all__ = ['copy_paste_data', 'copy_paste_splits']
 
 # %% ../nbs/16_copy_paste.ipynb #4b9f2781
-import functools, hashlib, json, os, random, re, shutil
+import functools, hashlib, os, random, re
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Sequence
-from uuid import uuid4
 
 # %% ../nbs/16_copy_paste.ipynb #c8ec7713
 import cv2
@@ -25,8 +24,8 @@ from .config import AugmentConfig, ConfigError, RVOSError
 from .data import Annotations, VideoRecord
 from .pictures import read_picture
 from .datasets import load_annotations
-from .layout import ANNOTATORS, already_made, move_into_place, write_clip, write_texts
-from .runtime import cache_dir, knob, lock, make_folder, write_text
+from .layout import ANNOTATORS, write_clip, write_texts
+from .runtime import already_made, cache_dir, knob, lock, made_once, write_text
 from .scenes import PastedClip, paste_clip
 
 # %% ../nbs/16_copy_paste.ipynb #81c314cf
@@ -309,10 +308,9 @@ def _make_data(
         settings |= {f"{a.split}_clips": n, f"{a.split}_data": fingerprint(a)}
     if already_made(root, settings, COPY_PASTE):
         return root
-    make_folder(root.parent, "the folder")
-    tmp, rows = root.parent / f".{root.name}.{uuid4().hex[:8]}.tmp", []
-    davis = tmp / "DAVIS"
-    try:
+    rows = []
+    with made_once(root, settings, COPY_PASTE) as tmp:
+        davis = tmp / "DAVIS"
         for a, n in splits:
             new = _make_split(a, n, davis, how=how, threads=threads, progress=progress)
             names = dict.fromkeys(row[0] for row in new)
@@ -320,12 +318,6 @@ def _make_data(
             write_text(listed, "".join(f"{v}\n" for v in names))
             rows += new
         write_texts(tmp, rows)
-        write_text(tmp / f"{COPY_PASTE}.json", json.dumps(settings, indent=1))
-        move_into_place(tmp, root, settings, COPY_PASTE)
-    except OSError as e:
-        raise RVOSError(f"{root}: cannot be written ({e})") from None
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
     return root
 
 # %% ../nbs/16_copy_paste.ipynb #b1d8e473

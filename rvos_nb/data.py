@@ -56,30 +56,6 @@ class MaskSource(Protocol):
     def files(self) -> list[Path]:
         "The files behind these masks: a cache is stale when one of them changes."
 
-# %% ../nbs/11_data.ipynb #e9380092
-def _compare_colours(known: dict[int, tuple[bytes, Path]], path: Path, ids: np.ndarray) -> None:
-    "`RVOSError` where an id has another colour in this file than in the file in `known`."
-    palette = mask_palette(path)
-    for i in np.flatnonzero(np.bincount(ids.ravel())).tolist() if palette else ():
-        here = palette[3 * i : 3 * i + 3]
-        first, where = known.setdefault(i, (here, path))
-        if here != first:
-            what = f"id {i} is {tuple(here)} here, but {tuple(first)} in {where.name}"
-            raise RVOSError(
-                f"{path}: {what}; expected ids that stay the same over the video. Where the "
-                "colours are right, the ids are lost: write them anew from the colours"
-            )
-
-
-@functools.lru_cache(16)  # frames that are asked several questions, of all videos together
-def _ids_of(source: "IdMasks", t: int) -> np.ndarray:
-    path = source.paths[t]
-    if path is None:
-        raise RVOSError(f"frame {t} has no mask; ask labelled({t}) first")
-    ids = read_mask(path, source.size if source.frames is None else picture_size(source.frames[t]))
-    _compare_colours(source._colours, path, ids)
-    return ids
-
 # %% ../nbs/11_data.ipynb #d1a2449d
 class IdMasks:
     "Masks from PNGs whose pixels are object ids; 255 is void, a path of None is not labelled."
@@ -125,6 +101,30 @@ class IdMasks:
 
     def _ids(self, t: int) -> np.ndarray:
         return _ids_of(self, t)
+
+# %% ../nbs/11_data.ipynb #e9380092
+def _compare_colours(known: dict[int, tuple[bytes, Path]], path: Path, ids: np.ndarray) -> None:
+    "`RVOSError` where an id has another colour in this file than in the file in `known`."
+    palette = mask_palette(path)
+    for i in np.flatnonzero(np.bincount(ids.ravel())).tolist() if palette else ():
+        here = palette[3 * i : 3 * i + 3]
+        first, where = known.setdefault(i, (here, path))
+        if here != first:
+            what = f"id {i} is {tuple(here)} here, but {tuple(first)} in {where.name}"
+            raise RVOSError(
+                f"{path}: {what}; expected ids that stay the same over the video. Where the "
+                "colours are right, the ids are lost: write them anew from the colours"
+            )
+
+
+@functools.lru_cache(16)  # frames that are asked several questions, of all videos together
+def _ids_of(source: "IdMasks", t: int) -> np.ndarray:
+    path = source.paths[t]
+    if path is None:
+        raise RVOSError(f"frame {t} has no mask; ask labelled({t}) first")
+    ids = read_mask(path, source.size if source.frames is None else picture_size(source.frames[t]))
+    _compare_colours(source._colours, path, ids)
+    return ids
 
 # %% ../nbs/11_data.ipynb #503f289d
 @dataclass(frozen=True)

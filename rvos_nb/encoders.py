@@ -9,6 +9,7 @@ __all__ = ['VisualBackbone', 'TextEncoder']
 import json, string
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 # %% ../nbs/20_encoders.ipynb #2af32662
 import torch
@@ -196,6 +197,51 @@ def _last_layer(name: str, model: nn.Module, channels: int) -> nn.Linear:
     return found[-1]
 
 # %% ../nbs/20_encoders.ipynb #3b5eee60
+class _Network(NamedTuple):
+    features: nn.Module  # frames [N,3,H,W] -> {"4": map, ...}
+    channels: dict[int, int]  # of the map of each stride
+    channels_last: dict[int, bool]  # whether the map of a stride is [N,h,w,C]
+    classifier: nn.Linear | None = None
+
+
+def _check_strides(name: str, strides: tuple[int, ...], available: dict[int, object]) -> None:
+    missing = [s for s in strides if s not in available]
+    if missing:
+        raise RVOSError(
+            f"backbone {name!r} has no feature map of stride {missing[0]}; it has "
+            f"{sorted(available) or 'none at all'}"
+        )
+
+
+def _cut_classifier(name: str, weights: str, strides: tuple, classify: bool) -> _Network:
+    "A torchvision classifier, cut off after its last map; with `classify`, its last layer."
+    model = build_classifier(name, weights)
+    try:
+        nodes = find_feature_nodes(model)
+    except (AssertionError, RuntimeError, torch.fx.proxy.TraceError):
+        nodes = {}  # vit, maxvit: one input size only
+    _check_strides(name, strides, nodes)
+    features = create_feature_extractor(model, {nodes[s].name: str(s) for s in strides})
+    layer = None
+    if classify:
+        layer = _last_layer(name, model, nodes[32].channels).requires_grad_(False)
+    channels = {s: nodes[s].channels for s in strides}
+    channels_last = {s: nodes[s].channels_last for s in strides}
+    return _Network(features, channels, channels_last, layer)
+
+# %% ../nbs/20_encoders.ipynb #0b7911fc
+def _cut_transformers(name: str, weights: str, strides: tuple, classify: bool) -> _Network:
+    "A backbone of transformers, which has no classifier."
+    if classify:
+        raise RVOSError(
+            f"class_prior: backbone {name!r} is no classifier and knows no classes; expected "
+            "a torchvision classification model, or --no-class-prior"
+        )
+    features = TransformersBackbone(name, weights, strides)
+    _check_strides(name, strides, features.channels)
+    return _Network(features, features.channels, dict.fromkeys(strides, False))
+
+# %% ../nbs/20_encoders.ipynb #8f609903
 class VisualBackbone(nn.Module):
     "Frames [N,3,H,W] -> {stride: features [N,C,h,w]}; `channels` holds each C."
 
@@ -211,13 +257,12 @@ class VisualBackbone(nn.Module):
         super().__init__()
         self.frozen = frozen
         self.strides = strides
-        self.classifier = None
-        self.channels_last = dict.fromkeys(strides, False)
         known = name == "tiny" or _is_torchvision(name)
-        if not known and ("/" in name or Path(name).expanduser().is_dir()):
-            wide = self._from_transformers(name, weights, classify)
-        else:
-            wide = self._from_classifier(name, weights, classify)
+        hub = not known and ("/" in name or Path(name).expanduser().is_dir())
+        cut = _cut_transformers if hub else _cut_classifier
+        self.features, wide, self.channels_last, self.classifier = cut(
+            name, weights, strides, classify
+        )
         self.features.requires_grad_(not frozen)
         if frozen:
             self.features.eval()
@@ -225,38 +270,6 @@ class VisualBackbone(nn.Module):
         self.feature_refine = nn.ModuleDict()
         for s in strides if refine else ():
             self.feature_refine[str(s)] = nn.Conv2d(wide[s], self.channels[s], kernel_size=1)
-
-    def _from_classifier(self, name: str, weights: str, classify: bool) -> dict[int, int]:
-        model = build_classifier(name, weights)
-        try:
-            nodes = find_feature_nodes(model)
-        except (AssertionError, RuntimeError, torch.fx.proxy.TraceError):
-            nodes = {}  # vit, maxvit: one input size only
-        self._check_strides(name, nodes)
-        self.channels_last = {s: nodes[s].channels_last for s in self.strides}
-        names = {nodes[s].name: str(s) for s in self.strides}
-        self.features = create_feature_extractor(model, names)
-        if classify:
-            self.classifier = _last_layer(name, model, nodes[32].channels).requires_grad_(False)
-        return {s: nodes[s].channels for s in self.strides}
-
-    def _from_transformers(self, name: str, weights: str, classify: bool) -> dict[int, int]:
-        if classify:
-            raise RVOSError(
-                f"class_prior: backbone {name!r} is no classifier and knows no classes; expected "
-                "a torchvision classification model, or --no-class-prior"
-            )
-        self.features = TransformersBackbone(name, weights, self.strides)
-        self._check_strides(name, self.features.channels)
-        return self.features.channels
-
-    def _check_strides(self, name: str, available: dict[int, object]) -> None:
-        missing = [s for s in self.strides if s not in available]
-        if missing:
-            raise RVOSError(
-                f"backbone {name!r} has no feature map of stride {missing[0]}; it has "
-                f"{sorted(available) or 'none at all'}"
-            )
 
     def train(self, mode: bool = True) -> "VisualBackbone":
         super().train(mode)

@@ -25,8 +25,9 @@ from .draw import figure_to_image, plot_curves, save_image
 from .loaders import make_loader
 from .loss import RVOSLoss
 from .model import RVOSModel
+from .runs import setup_run
 from .runtime import cache_dir, defer_sigint, describe_machine, knob, lock
-from .runtime import resumable, same_again, setup_run, write_text
+from .runtime import resumable, same_again, write_text
 from .sources import load_splits
 from .training import Diverged, EpochState, make_optimizer, make_scheduler
 from .training import train_one_epoch, validate

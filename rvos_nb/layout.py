@@ -142,27 +142,28 @@ class _Blocks:
         self.at = end
         return found, Span(self.before + start, self.before + end)
 
-    def members(self, part: str) -> Iterator[tuple[str, object, object, Span]]:
-        "(part, key or number, value, place) of all that a dictionary or list holds."
-        opening, n = self.take("{["), 0
-        closing = "}" if opening == "{" else "]"
-        if self.peek() == closing:
-            self.take(closing)
-            return
-        while True:
-            key = n
-            if opening == "{":
-                key = self.value()[0]
-                self.take(":")
-            yield part, key, *self.value()
-            n += 1
-            if self.take("," + closing) == closing:
-                return
-
 
 _DECODER = json.JSONDecoder()
 
-# %% ../nbs/04_layout.ipynb #b11d0cab
+# %% ../nbs/04_layout.ipynb #9d4cf063
+def _members(blocks: _Blocks, part: str) -> Iterator[tuple[str, object, object, Span]]:
+    "(part, key or number, value, place) of all that a dictionary or list holds."
+    opening, n = blocks.take("{["), 0
+    closing = "}" if opening == "{" else "]"
+    if blocks.peek() == closing:
+        blocks.take(closing)
+        return
+    while True:
+        key = n
+        if opening == "{":
+            key = blocks.value()[0]
+            blocks.take(":")
+        yield part, key, *blocks.value()
+        n += 1
+        if blocks.take("," + closing) == closing:
+            return
+
+# %% ../nbs/04_layout.ipynb #7bf4faa4
 def stream_json(path: str | Path, parts: tuple[str, ...] = ()) -> Iterator[tuple]:
     "(part, key or number, value, place) of what `parts` of a JSON dictionary hold; (): itself."
     try:
@@ -173,14 +174,14 @@ def stream_json(path: str | Path, parts: tuple[str, ...] = ()) -> Iterator[tuple
             else:
                 file.seek(0)
             if not parts:
-                yield from blocks.members("")
+                yield from _members(blocks, "")
                 return
             blocks.take("{")
             while blocks.peek() != "}":
                 part = blocks.value()[0]
                 blocks.take(":")
                 if part in parts:
-                    yield from blocks.members(part)
+                    yield from _members(blocks, part)
                 else:
                     blocks.value()
                 if blocks.take(",}") == "}":
@@ -260,42 +261,6 @@ def write_texts(
     names = ("video_id", "object_id", "annotator", "kind", "expression")
     csv.writer(table, lineterminator="\n").writerows([names, *rows])
     write_text(root / "expression_kinds.csv", table.getvalue())
-
-# %% ../nbs/04_layout.ipynb #2bfa681a
-def already_made(
-    root: Path,  # where the data should be
-    settings: dict,  # what the data are made from; plain values of JSON
-    kind: str,  # name of the note: KIND.json
-) -> bool:
-    "True where `root` holds this very data, False where it is free; `RVOSError` for anything else."
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    note = root / f"{kind}.json"
-    if not note.is_file():
-        raise RVOSError(f"{root} exists and is no {kind} data: name a new or an empty folder")
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise RVOSError(f"{note} is damaged: delete {root} or name another folder")
-    if found == settings:
-        return True
-    differ = [k for k, v in settings.items() if found.get(k) != v]
-    other = ", ".join(f"{k} = {found.get(k)!r} instead of {settings[k]!r}" for k in differ)
-    raise RVOSError(f"{root} holds {kind} data with {other}: name another folder or delete it")
-
-# %% ../nbs/04_layout.ipynb #181b062f
-def move_into_place(tmp: Path, root: Path, settings: dict, kind: str) -> None:
-    "Rename the finished folder `tmp` to `root`, unless another process made the same data first."
-    try:
-        tmp.rename(root)  # replaces nothing but an empty folder
-    except OSError:
-        if already_made(root, settings, kind):
-            return
-        if root.exists():
-            root.rmdir()  # empty, but Windows does not replace even that
-        tmp.rename(root)
 
 # %% ../nbs/04_layout.ipynb #e242ed3c
 class Row(NamedTuple):

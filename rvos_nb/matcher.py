@@ -7,6 +7,7 @@ __all__ = ['TrackMatcher', 'ClassMatcher']
 
 # %% ../nbs/26_matcher.ipynb #058f3201
 from collections.abc import Sequence
+from typing import NamedTuple
 
 # %% ../nbs/26_matcher.ipynb #11503d30
 import cv2
@@ -61,6 +62,73 @@ def _lessons(record: VideoRecord) -> tuple[list[str], Tensor]:
     return nouns, torch.tensor(rows).reshape(-1, len(objects))
 
 # %% ../nbs/26_matcher.ipynb #92dd5e3e
+class _Lesson(NamedTuple):
+    crops: list[Tensor]  # of each object, [F,4,32,32]: F frames show it
+    texts: Tensor  # vectors of the nouns, [N,D]
+    fits: Tensor  # 1, -1 or 0, [N,K]
+
+
+def _object_crops(record: VideoRecord) -> list[np.ndarray]:
+    "Crops [F,4,32,32] of each object, in those of three frames that show it."
+    objects, n = record.object_ids(), len(record.frames)
+    crops = [[] for _ in objects]
+    for t in sorted({0, n // 3, 2 * n // 3}):
+        image = read_picture(record.frames[t])
+        for found, o in zip(crops, objects):
+            if (mask := record.masks.mask(t, (o,))).any():
+                found.append(_enlarge(image, mask))
+    return [np.reshape(found, (-1, 4, 32, 32)) for found in crops]
+
+# %% ../nbs/26_matcher.ipynb #176cd717
+def _draw(lessons: list[_Lesson], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    "Crops [K,4,32,32] of one frame, vectors of at most 8 texts a clip [N,D], who fits [N,K]."
+    crops = [x[rng.integers(len(x))] for lesson in lessons for x in lesson.crops]
+    some = [rng.permutation(len(lesson.texts))[:8] for lesson in lessons]
+    texts = [lesson.texts[n] for n, lesson in zip(some, lessons)]
+    fits = [lesson.fits[n] for n, lesson in zip(some, lessons)]
+    return torch.stack(crops), torch.cat(texts), torch.block_diag(*fits)
+
+# %% ../nbs/26_matcher.ipynb #84386b9e
+def _fit_loss(
+    scores: Tensor,  # [N + 1,K]: of the texts, and in the last row of "the object"
+    fits: Tensor,  # [N,K]: 1, -1, or 0 where nobody says
+) -> Tensor:
+    margins = fits * (scores[:-1] - scores[-1])
+    return F.softplus(-margins)[fits != 0].mean()
+
+# %% ../nbs/26_matcher.ipynb #80bafd2f
+def _learn(
+    matcher: nn.Module,  # crops [K,4,32,32] and vectors [N,D] -> scores [N,K]
+    lessons: list[_Lesson],
+    neutral: Tensor,  # the vector of "the object", [1,D]
+    *,
+    epochs: int,
+    lr: float,
+    seed: int,
+) -> list[float]:
+    "Train `matcher` on batches of 16 lessons; the mean loss of each epoch."
+    rng = np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(matcher.parameters(), lr=lr)
+    batches = -(-len(lessons) // 16)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * batches)
+    losses = []
+    for _ in tqdm(range(epochs), "matcher", leave=False):
+        matcher.train()
+        order, total = rng.permutation(len(lessons)), 0.0
+        for some in np.array_split(order, batches):
+            crops, texts, fits = _draw([lessons[i] for i in some], rng)
+            scores = matcher(crops.to(neutral), torch.cat([texts, neutral]))
+            loss = _fit_loss(scores, fits.to(neutral.device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(some)
+        losses.append(total / len(lessons))
+    matcher.eval()
+    return losses
+
+# %% ../nbs/26_matcher.ipynb #8d7978f2
 class TrackMatcher(nn.Module):
     "Crops of tracks and texts -> how well each fits each; `fit` it before use."
 
@@ -97,54 +165,21 @@ class TrackMatcher(nn.Module):
         self, train: Annotations, epochs: int = 30, lr: float = 1e-2, seed: int = 0
     ) -> list[float]:
         "Learn from the true tracks of a split; the mean loss of each epoch."
-        clips = [c for c in map(self._clip, tqdm(train.values(), "crops", leave=False)) if c]
-        if not clips:
+        found = map(self._lesson, tqdm(train.values(), "crops", leave=False))
+        lessons = [lesson for lesson in found if lesson]
+        if not lessons:
             raise RVOSError(f"{train.root}, split {train.split!r}: no clip with two named objects")
-        rng = np.random.default_rng(seed)
-        optimizer = torch.optim.AdamW(self.parameters(), lr=lr)
-        batches = -(-len(clips) // 16)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * batches)
-        losses = []
-        for _ in tqdm(range(epochs), "matcher", leave=False):
-            self.train()
-            order, total = rng.permutation(len(clips)), 0.0
-            for some in np.array_split(order, batches):
-                loss = self._loss([clips[i] for i in some], rng)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                total += loss.item() * len(some)
-            losses.append(total / len(clips))
-        self.eval()
-        return losses
+        neutral = self.vectors([NEUTRAL])
+        return _learn(self, lessons, neutral, epochs=epochs, lr=lr, seed=seed)
 
-    def _clip(self, record: VideoRecord) -> tuple[list[Tensor], Tensor, Tensor] | None:
-        "Crops [F,4,32,32] of each object in F frames, vectors of the texts, and who fits."
+    def _lesson(self, record: VideoRecord) -> _Lesson | None:
+        "None where a clip has no nouns or fewer than two objects to see."
         nouns, fits = _lessons(record)
-        objects, n = record.object_ids(), len(record.frames)
-        crops = [[] for _ in objects]
-        for t in sorted({0, n // 3, 2 * n // 3}):
-            image = read_picture(record.frames[t])
-            for found, o in zip(crops, objects):
-                if (mask := record.masks.mask(t, (o,))).any():
-                    found.append(_enlarge(image, mask))
-        shown = [k for k, found in enumerate(crops) if found]
+        crops = [torch.from_numpy(x) for x in _object_crops(record)]
+        shown = [k for k, found in enumerate(crops) if len(found)]
         if len(shown) < 2 or not nouns:
             return None
-        looks = [torch.from_numpy(np.stack(crops[k])) for k in shown]
-        return looks, self.vectors(nouns), fits[:, shown]
-
-    def _loss(self, clips: list[tuple], rng: np.random.Generator) -> Tensor:
-        "The cross-entropy of who fits, for one frame and at most 8 texts of each clip."
-        crops = [x[rng.integers(len(x))] for looks, _, _ in clips for x in looks]
-        some = [rng.permutation(len(said))[:8] for _, said, _ in clips]
-        texts = [said[n] for n, (_, said, _) in zip(some, clips)]
-        fits = torch.block_diag(*(fits[n] for n, (_, _, fits) in zip(some, clips)))
-        device = self.read.weight.device
-        scores = self(torch.stack(crops).to(device), torch.cat([*texts, self.vectors([NEUTRAL])]))
-        margins = fits.to(device) * (scores[:-1] - scores[-1])
-        return F.softplus(-margins)[fits != 0].mean()
+        return _Lesson([crops[k] for k in shown], self.vectors(nouns), fits[:, shown])
 
 # %% ../nbs/26_matcher.ipynb #ec47debc
 _SIDE = 224  # pixels of a crop, as in ImageNet's evaluation

@@ -6,13 +6,12 @@
 __all__ = ['images_data']
 
 # %% ../nbs/43_pseudo_video.ipynb #d5984c8b
-import json, math, os, shutil
+import json, math, os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 # %% ../nbs/43_pseudo_video.ipynb #12404066
 import cv2
@@ -26,8 +25,8 @@ from .data import Annotations
 from .datasets import hold_out, known_splits, load_annotations
 from .images import Picture, Said, Scene, categories_of, choose, is_picture
 from .images import read_labelled, true_expressions
-from .layout import already_made, move_into_place, write_clip
-from .runtime import make_folder, write_text
+from .layout import write_clip
+from .runtime import already_made, made_once, write_text
 from .scenes import paste_clip
 
 # %% ../nbs/43_pseudo_video.ipynb #6d68aeb3
@@ -274,15 +273,7 @@ def images_data(
     settings |= dict(size=list(size) if size else None, seed=seed, images=of)
     if already_made(out, settings, "images"):
         return out
-    make_folder(out.parent, "the folder")
-    tmp = out.parent / f".{out.name}.{uuid4().hex[:8]}.tmp"
-    try:
+    with made_once(out, settings, "images") as tmp:
         for pictures, n in zip(splits, counts):
             _write_split(tmp, pictures, n, how, progress=progress)
-        write_text(tmp / "images.json", json.dumps(settings, indent=1))
-        move_into_place(tmp, out, settings, "images")
-    except OSError as e:
-        raise RVOSError(f"{out}: cannot be written ({e})") from None
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
     return out

@@ -6,18 +6,17 @@
 __all__ = ['make_shapes', 'shapes_data']
 
 # %% ../nbs/10_shapes.ipynb #a8486d68
-import hashlib, json, math, shutil
+import hashlib, json, math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from tqdm import tqdm
 
 from .config import ConfigError, RVOSError
-from .layout import ANNOTATORS, already_made, move_into_place, write_clip, write_texts
-from .runtime import cache_dir, lock, make_folder, write_text
+from .layout import ANNOTATORS, write_clip, write_texts
+from .runtime import already_made, cache_dir, lock, made_once, write_text
 from .scenes import HUES, OUTLINES, Scene, draw_scene, paint
 
 # %% ../nbs/10_shapes.ipynb #1859c747
@@ -405,11 +404,9 @@ def make_shapes(
     root = Path(root).expanduser()
     if already_made(root, settings, "shapes"):
         return root
-    make_folder(root.parent, "the folder")
-    tmp = root.parent / f".{root.name}.{uuid4().hex[:8]}.tmp"
     clips = [("train", i) for i in range(n_train)] + [("val", i) for i in range(n_val)]
-    try:
-        videos = {"train": {}, "val": {}}
+    videos = {"train": {}, "val": {}}
+    with made_once(root, settings, "shapes") as tmp:
         bar = tqdm(clips, desc=f"drawing {root.name}", unit="clip", disable=not progress)
         for split, i in bar:
             name = f"shapes-{split}-{i:04d}"
@@ -417,10 +414,6 @@ def make_shapes(
             scene, frames, videos[split][name] = draw_clip(seed, split, i, **look)
             write_clip(tmp / "DAVIS", name, frames, scene.masks)
         _write_said(tmp, videos, split_kind)
-        write_text(tmp / "shapes.json", json.dumps(settings, indent=1))
-        move_into_place(tmp, root, settings, "shapes")
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
     return root
 
 # %% ../nbs/10_shapes.ipynb #98f08a59

@@ -152,6 +152,7 @@ class Protection(NamedTuple):
 ROBUST = "test_robust.py::test_"
 FIT = "test_fit.py::test_"
 RUNTIME = "test_runtime.py::test_"
+RUNS = "test_runs.py::test_"
 CHECKPOINTS = "test_checkpoints.py::test_"
 DOWNLOAD = "test_download.py::test_"
 KILLS = ROBUST + "killed_twenty_times_and_resumed_is_the_same_run"
@@ -291,7 +292,7 @@ THE_SAME_RUN = [
     Protection(
         "files arrive whole from the Drive",
         IN_PLACE,
-        RUNTIME + "a_fetch_that_was_killed_is_done_again",
+        RUNS + "a_fetch_that_was_killed_is_done_again",
     ),
 ]
 
@@ -318,13 +319,13 @@ NUMBERS_MEMORY_DRIVE_DATA = [
     ),
     Protection(
         "a failed copy to a Drive does not end the run",
-        Edit("runtime", "DriveSync.copy", "OSError", "ZeroDivisionError"),
+        Edit("runs", "DriveSync.copy", "OSError", "ZeroDivisionError"),
         ROBUST + "a_run_on_a_drive_that_goes_and_comes_back",
     ),
     Protection(
         "a Drive that has gone is not made anew below its mount point",
-        Edit("runtime", "_expect_folder", "if not target.is_dir(): ...", "pass"),
-        RUNTIME + "a_failed_copy_is_said_once_and_tried_again[vanished]",
+        Edit("runs", "_expect_folder", "if not target.is_dir(): ...", "pass"),
+        RUNS + "a_failed_copy_is_said_once_and_tried_again[vanished]",
     ),
     Protection(
         "bad data stops a run before its first step",

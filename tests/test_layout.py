@@ -1,8 +1,4 @@
-"What is written in the native layout, read back; and folders that are taken."
-
-import json
-import threading
-from concurrent.futures import ThreadPoolExecutor
+"What is written in the native layout, read back."
 
 import numpy as np
 import pandas as pd
@@ -12,9 +8,7 @@ from PIL import Image
 from rvos_nb.config import RVOSError
 from rvos_nb.layout import (
     ANNOTATORS,
-    already_made,
     davis_palette,
-    move_into_place,
     write_clip,
     write_ids,
     write_texts,
@@ -89,76 +83,3 @@ def test_latin1_is_really_used(tmp_path):
     folder = tmp_path / "davis_text_annotations"
     assert (folder / "Davis17_annot1.txt").read_bytes() == b'v 1 "caf\xc3\xa9"\n'
     assert (folder / "Davis17_annot2.txt").read_bytes() == b'v 1 "caf\xe9"\n'
-
-
-# --- taken folders
-
-SETTINGS = {"seed": 0, "size": [96, 160]}
-
-
-def made(folder, settings=SETTINGS):
-    folder.mkdir()
-    (folder / "shapes.json").write_text(json.dumps(settings))
-    return folder
-
-
-def test_taken_folders(tmp_path):
-    assert not already_made(tmp_path / "absent", SETTINGS, "shapes")
-    (tmp_path / "empty").mkdir()
-    assert not already_made(tmp_path / "empty", SETTINGS, "shapes")
-    root = made(tmp_path / "made")
-    assert already_made(root, SETTINGS, "shapes")
-    with pytest.raises(RVOSError, match="seed = 0 instead of 1"):
-        already_made(root, SETTINGS | {"seed": 1}, "shapes")
-    with pytest.raises(RVOSError, match="new = None instead of 5"):
-        already_made(root, SETTINGS | {"new": 5}, "shapes")
-    with pytest.raises(RVOSError, match="no copy-paste data"):
-        already_made(root, SETTINGS, "copy-paste")
-    for damage in ("{", "[]"):
-        (root / "shapes.json").write_text(damage)
-        with pytest.raises(RVOSError, match="shapes.json is damaged"):
-            already_made(root, SETTINGS, "shapes")
-
-
-def test_what_belongs_to_somebody_is_left_alone(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    for root in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(RVOSError, match="no shapes data: name a new or an empty folder"):
-            already_made(root, SETTINGS, "shapes")
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
-
-
-def test_a_finished_folder_replaces_nothing_but_an_empty_one(tmp_path):
-    (tmp_path / "empty").mkdir()
-    for name in ("new", "empty"):
-        move_into_place(made(tmp_path / "tmp"), tmp_path / name, SETTINGS, "shapes")
-        assert already_made(tmp_path / name, SETTINGS, "shapes")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.txt").write_text("mine")
-    with pytest.raises(RVOSError, match="no shapes data"):
-        move_into_place(made(tmp_path / "tmp"), tmp_path / "other", SETTINGS, "shapes")
-    assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.txt"]
-
-
-def test_losing_the_race_leaves_the_winners_data(tmp_path):
-    root = made(tmp_path / "root")
-    (root / "winner").touch()
-    move_into_place(made(tmp_path / "tmp"), root, SETTINGS, "shapes")
-    assert (root / "winner").exists() and (tmp_path / "tmp").exists()
-    with pytest.raises(RVOSError, match="seed = 0 instead of 7"):
-        move_into_place(tmp_path / "tmp", root, SETTINGS | {"seed": 7}, "shapes")
-
-
-def test_of_many_at_once_one_wins(tmp_path):
-    barrier = threading.Barrier(8)
-
-    def make(number):
-        tmp = made(tmp_path / f"tmp{number}")
-        (tmp / str(number)).touch()
-        barrier.wait()
-        move_into_place(tmp, tmp_path / "root", SETTINGS, "shapes")
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(make, range(8)))
-    assert len([p for p in (tmp_path / "root").iterdir() if p.name.isdigit()]) == 1
-    assert len(list(tmp_path.glob("tmp*"))) == 7

@@ -1,23 +1,24 @@
-"Whole or absent files, folders of results, locks, Ctrl-C, a Drive that comes and goes, device."
+"Whole or absent files, folders of results, data that is made once, locks, Ctrl-C, device."
 
+import json
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from rvos_nb import runtime
-from rvos_nb.config import ConfigError, RunConfig, RVOSError
+from rvos_nb.config import ConfigError, RVOSError
 from rvos_nb.runtime import (
-    DriveSync,
+    already_made,
     atomic_file,
     backup_path,
     cache_dir,
@@ -26,6 +27,7 @@ from rvos_nb.runtime import (
     lock,
     knob,
     lock_run,
+    made_once,
     make_folder,
     mount_drive,
     new_outputs,
@@ -33,9 +35,7 @@ from rvos_nb.runtime import (
     pick_device,
     pick_precision,
     read_tensors,
-    resumable,
     seed_everything,
-    setup_run,
     write_text,
 )
 
@@ -421,128 +421,6 @@ def drive(tmp_path, monkeypatch):
     return tmp_path / "drive" / "MyDrive"
 
 
-def break_drive(fault: str, target: Path, aside: Path) -> None:
-    if fault == "full":
-        (target / f".last.pth.{os.getpid()}.tmp").symlink_to("/dev/full")
-    elif fault == "vanished":
-        target.parent.rename(aside)
-    elif os.geteuid():
-        target.chmod(0o555)
-    else:  # root may write anywhere
-        shutil.move(target, aside)
-        target.write_text("no folder")
-
-
-def mend_drive(fault: str, target: Path, aside: Path) -> None:
-    if fault == "vanished":
-        aside.rename(target.parent)
-    elif fault == "read-only" and os.geteuid():
-        target.chmod(0o755)
-    elif fault == "read-only":
-        target.unlink()
-        shutil.move(aside, target)
-
-
-@pytest.mark.parametrize("fault", ["full", "vanished", "read-only"])
-def test_a_failed_copy_is_said_once_and_tried_again(drive, tmp_path, capsys, fault):
-    sync = DriveSync(drive / "run")
-    sync.fetch()
-    target, aside = sync.target, tmp_path / "aside"
-    for n in range(4):
-        (sync.folder / "last.pth").write_bytes(bytes([n]) * 10_000)
-        if n == 1 or (fault == "full" and n == 2):
-            break_drive(fault, target, aside)
-        if n == 3:
-            mend_drive(fault, target, aside)
-        assert sync.copy() == (n in (0, 3))
-    out = capsys.readouterr().out
-    assert out.count("cannot copy") == 1 and str(sync.folder) in out
-    assert out.count("again") == 2  # "is tried again", "copied again"
-    assert (target / "last.pth").read_bytes() == bytes([3]) * 10_000
-    assert backup_path(target / "last.pth").read_bytes() == bytes([0]) * 10_000
-
-
-def test_only_what_has_changed_is_copied_and_no_litter(drive, monkeypatch):
-    sync = DriveSync(drive / "run")
-    sync.fetch()
-    for name in ("last.pth", "last.previous.pth", "run.lock", ".a.1.tmp", "deep/history.csv"):
-        (sync.folder / name).parent.mkdir(exist_ok=True)
-        (sync.folder / name).write_text(name)
-    assert sync.copy()
-    assert sorted(content(drive / "run")) == ["deep/history.csv", "last.pth"]
-    copies = []
-    monkeypatch.setattr(shutil, "copy2", lambda a, b: copies.append(Path(a).name))
-    (sync.folder / "deep" / "history.csv").write_text("a longer one")
-    sync.copy()
-    assert copies == ["history.csv"]
-
-
-def test_a_fresh_machine_takes_the_drives_run(drive, tmp_path):
-    first = DriveSync(drive / "run")
-    first.fetch()
-    write_text(first.folder / "last.pth", "trained")
-    assert first.copy()
-    shutil.rmtree(tmp_path / "home")  # Colab's disk
-    second = DriveSync(drive / "run")
-    second.fetch()
-    assert second.folder == first.folder
-    assert (second.folder / "last.pth").read_text() == "trained"
-
-
-def test_the_newer_run_here_is_not_overwritten(drive):
-    sync = DriveSync(drive / "run")
-    sync.fetch()
-    write_text(drive / "run" / "last.pth", "older")
-    os.utime(drive / "run" / "last.pth", (1, 1))
-    write_text(sync.folder / "last.pth", "newer")
-    sync.fetch()
-    assert (sync.folder / "last.pth").read_text() == "newer"
-
-
-def test_a_fetch_that_was_killed_is_done_again(drive, tmp_path, monkeypatch):
-    "Whatever file it had come to, nothing half is taken for the run."
-    first = DriveSync(drive / "run")
-    first.fetch()
-    for name in ("best_model.pth", "history.csv", "last.previous.pth", "last.pth"):
-        write_text(first.target / name, name)
-    os.utime(first.target / "last.previous.pth", (1, 1))
-    copy = shutil.copy2
-    for kill_at in range(1, 5):
-        shutil.rmtree(tmp_path / "home")
-        copies = []
-
-        def killed(a, b):
-            copies.append(a)
-            if len(copies) == kill_at:
-                Path(b).write_text("half")
-                raise KeyboardInterrupt
-            return copy(a, b)
-
-        monkeypatch.setattr(shutil, "copy2", killed)
-        with pytest.raises(KeyboardInterrupt):
-            DriveSync(drive / "run").fetch()
-        monkeypatch.setattr(shutil, "copy2", copy)
-        second = DriveSync(drive / "run")
-        second.fetch()
-        assert content(second.folder) == content(first.target)
-
-
-def test_a_run_on_a_drive_writes_here_and_is_named_there(drive):
-    run = setup_run(RunConfig(out=str(drive / "run"), device="cpu"))
-    assert run.out == drive / "run" and run.folder == run.mirror.folder != run.out
-    with run.take():
-        assert run.out.is_dir() and run.folder.is_dir()
-
-
-def test_a_drive_that_cannot_be_written_is_said_before_the_first_step(drive):
-    (drive / "run").write_text("no folder")
-    run = setup_run(RunConfig(out=str(drive / "run"), device="cpu"))
-    with pytest.raises(RVOSError, match=f"--out {drive / 'run'}: cannot be written"):
-        run.take()
-    with lock_run(run.folder):  # it was let go of
-        pass
-
-
 def test_a_path_on_drive_mounts_it_or_says_that_it_is_not_mounted(drive, monkeypatch, tmp_path):
     mount_drive("", "data", drive / "davis")
     drive.rmdir()
@@ -562,6 +440,103 @@ def test_a_path_on_drive_mounts_it_or_says_that_it_is_not_mounted(drive, monkeyp
     colab.drive.mount = lambda folder: Path(folder, "MyDrive").mkdir()
     mount_drive(drive / "davis")
     assert drive.is_dir()
+
+
+# --- data that is made once
+
+SETTINGS = {"seed": 0, "size": [96, 160]}
+
+
+def made(folder, settings=SETTINGS):
+    folder.mkdir()
+    (folder / "shapes.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_taken_folders(tmp_path):
+    assert not already_made(tmp_path / "absent", SETTINGS, "shapes")
+    (tmp_path / "empty").mkdir()
+    assert not already_made(tmp_path / "empty", SETTINGS, "shapes")
+    root = made(tmp_path / "made")
+    assert already_made(root, SETTINGS, "shapes")
+    with pytest.raises(RVOSError, match="seed = 0 instead of 1"):
+        already_made(root, SETTINGS | {"seed": 1}, "shapes")
+    with pytest.raises(RVOSError, match="new = None instead of 5"):
+        already_made(root, SETTINGS | {"new": 5}, "shapes")
+    with pytest.raises(RVOSError, match="no copy-paste data"):
+        already_made(root, SETTINGS, "copy-paste")
+    for damage in ("{", "[]"):
+        (root / "shapes.json").write_text(damage)
+        with pytest.raises(RVOSError, match="shapes.json is damaged"):
+            already_made(root, SETTINGS, "shapes")
+
+
+def test_what_belongs_to_somebody_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    for root in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(RVOSError, match="no shapes data: name a new or an empty folder"):
+            already_made(root, SETTINGS, "shapes")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_finished_folder_replaces_nothing_but_an_empty_one(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        with made_once(tmp_path / name, SETTINGS, "shapes") as tmp:
+            write_text(tmp / "clip.txt", "a clip")
+        assert already_made(tmp_path / name, SETTINGS, "shapes")
+        assert names(tmp_path / name) == ["clip.txt", "shapes.json"]
+    write_text(tmp_path / "other" / "thesis.txt", "mine")
+    with pytest.raises(RVOSError, match="no shapes data"):
+        with made_once(tmp_path / "other", SETTINGS, "shapes"):
+            pass
+    assert names(tmp_path / "other") == ["thesis.txt"]
+    assert names(tmp_path) == ["empty", "new", "other"]
+
+
+def test_losing_the_race_leaves_the_winners_data(tmp_path):
+    root = tmp_path / "root"
+    with made_once(root, SETTINGS, "shapes") as late:
+        write_text(late / "who.txt", "late")
+        with made_once(root, SETTINGS, "shapes") as early:
+            write_text(early / "who.txt", "early")
+    assert (root / "who.txt").read_text() == "early" and names(tmp_path) == ["root"]
+    with pytest.raises(RVOSError, match="seed = 0 instead of 7"):
+        with made_once(root, SETTINGS | {"seed": 7}, "shapes"):
+            pass
+    assert names(tmp_path) == ["root"]
+
+
+def test_of_many_at_once_one_wins(tmp_path):
+    barrier = threading.Barrier(8)
+
+    def make(number):
+        with made_once(tmp_path / "root", SETTINGS, "shapes") as tmp:
+            write_text(tmp / str(number), "")
+            barrier.wait()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, range(8)))
+    assert len([name for name in names(tmp_path / "root") if name.isdigit()]) == 1
+    assert names(tmp_path) == ["root"]
+
+
+@pytest.mark.parametrize(
+    "error, expected, text",
+    [
+        (OSError(28, "disk full"), RVOSError, "root: cannot be written"),
+        (KeyError("x"), KeyError, "x"),
+    ],
+)
+def test_an_error_leaves_nothing_behind(tmp_path, error, expected, text):
+    with pytest.raises(expected, match=text), made_once(tmp_path / "root", {}, "shapes") as tmp:
+        write_text(tmp / "clip.txt", "half")
+        raise error
+    assert names(tmp_path) == []
 
 
 # --- what can be written, and how a reader is told
@@ -599,7 +574,7 @@ def test_knobs_are_named_in_the_words_of_the_place(monkeypatch):
     assert notebook == ("`out`", "`init_from='a/b'`", "`skip_bad=True`", "`root`")
 
 
-# --- device, memory, seed, run folder
+# --- device, memory, seed
 
 
 def test_precision_by_age_of_the_gpu():
@@ -622,23 +597,6 @@ def test_cuda_without_a_gpu_is_said():
 def test_a_gpu_is_taken_and_described():
     assert pick_device().type == "cuda"
     assert "compute capability" in describe_machine(pick_device("cuda"))
-
-
-def test_setup_run_makes_nothing_and_take_makes_the_folder(tmp_path, monkeypatch):
-    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
-    run = setup_run(RunConfig(out=str(tmp_path / "r"), device="cpu"))
-    assert not run.folder.exists() and run.precision == "fp32" and run.out == run.folder
-    assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
-    with run.take(), pytest.raises(RVOSError, match="another run is writing there"):
-        run.take()
-    (tmp_path / "r" / "last.previous.pth").touch()
-    assert resumable(run.folder) == [tmp_path / "r" / "last.previous.pth"]
-
-
-def test_setup_run_leaves_a_chosen_allocator_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
-    setup_run(RunConfig(out=str(tmp_path / "r")))
-    assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "max_split_size_mb:64"
 
 
 def test_seed():
