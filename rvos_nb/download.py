@@ -363,12 +363,12 @@ def _what_to_do(e: Exception) -> str:
     status = response.status_code if response is not None else 0
     if isinstance(e, hub.GatedRepoError):
         return "gated: ask for access on the model's page, then log in with `hf auth login`"
+    if isinstance(e, hub.RepositoryNotFoundError):  # 401 where there is no login
+        return "no such model, or a private one: check the name, or log in with `hf auth login`"
     if status in (401, 403):
         return "the hub refuses the token: log in with `hf auth login`, with a token that may write"
     if isinstance(e, hub.RevisionNotFoundError):
         return "no such revision; leave it out for the newest"
-    if isinstance(e, hub.RepositoryNotFoundError):
-        return "no such model, or a private one: check the name, or log in with `hf auth login`"
     if isinstance(e, (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled)):
         return "not on this machine yet, and the hub cannot be reached: check the network"
     if type(e).__name__.startswith("Connect"):  # of httpx, or of requests with an older hub

@@ -232,6 +232,7 @@ class _Answers:
         self.jpegs = {}  # what was drawn
         self.asked = ""
         self.number = None  # of the expression in the annotations; None: one's own
+        self.share = self.score = None  # marked share of each frame [T]; `video_score`
         self.J = None  # [T]; None: the truth is not known
 
     @property
@@ -247,23 +248,30 @@ class _Answers:
             new = dict.fromkeys([text, *(s for s in others if s and s not in self.found)])
             asked = list(new)[:EXPRESSIONS_AT_ONCE]
             self.found |= zip(asked, _clip_logits(self.segmenter, self.clip, asked, progress))
-        self.asked, self.number, self.unread, self.J = text, number, unread, None
-        if self.object_ids is not None:
-            self.J = _clip_J(self.clip, self.found[text], self.object_ids)
+        self.asked, self.number, self.unread = text, number, unread
+        self._settle()
 
     def replace(self, logits: np.ndarray) -> None:
         "Another answer to what is asked, logits [T,h,w]."
         self.found[self.asked] = logits
         self.jpegs.clear()
-        if self.object_ids is not None:
-            self.J = _clip_J(self.clip, logits, self.object_ids)
+        self._settle()
+
+    def _settle(self) -> None:
+        # what concerns all frames, once an answer: a change of the frame must not wait for it
+        logits, ids = self.found[self.asked], self.object_ids
+        self.share = (logits > 0).mean((1, 2))
+        scores = np.stack([confidence(x.astype(np.float32)) for x in logits])
+        self.score = float(video_score(scores[None])[0])
+        self.J = None if ids is None else _clip_J(self.clip, logits, ids)
 
     def draw(self, t: int, view: str, alpha: float) -> np.ndarray:
         "Frame `t` as `view` shows it: uint8 [h,w,3]."
         image, size = self.clip.frames[t], self.clip.frames[t].shape[:2]
         pred = at_size(self.found[self.asked][t], size) > 0 if self.asked else None
         true = self.clip.truth(t, self.object_ids)
-        true = None if true is None else at_size(true, size) > 0.5
+        if true is not None:
+            true = cv2.resize(255 * true.astype(np.uint8), size[::-1]) > 127
         return _draw(image, pred, true, view=view, alpha=alpha)
 
     def picture(self, t: int, view: str, alpha: float) -> bytes:
@@ -277,16 +285,15 @@ class _Answers:
 
     def summary(self, t: int) -> tuple[str, np.ndarray, tuple]:
         "What the status line says of frame `t`, and values and colour of the strip."
-        share = (self.found[self.asked] > 0).mean((1, 2))
-        values, color = (share, PREDICTED) if self.J is None else (np.nan_to_num(self.J), TRUE)
-        if self.J is None:
-            score = f"{share[t]:.1%} of the frame"
+        known = self.J is not None
+        values, color = (np.nan_to_num(self.J), TRUE) if known else (self.share, PREDICTED)
+        if not known:
+            score = f"{self.share[t]:.1%} of the frame"
         else:
             here = "not labelled" if np.isnan(self.J[t]) else f"J {self.J[t]:.2f}"
             score = f"{here} here, {np.nanmean(self.J):.2f} on average"
         where = f"frame {t + 1} of {len(self.clip.frames)}"
-        scores = confidence(self.found[self.asked].astype(np.float32))
-        trust = describe_answer(float(video_score(scores[None])[0]), self.unread)
+        trust = describe_answer(self.score, self.unread)
         return f"“{self.asked}” · {where} · {score} · {trust}", values, color
 
 # %% ../nbs/54_picker.ipynb #76fa8c11
@@ -371,6 +378,20 @@ class _Asking(_Screen):
     def _on(self, widget: widgets.Widget, act: Callable) -> None:
         widget.observe(lambda change: self.quiet or act(change["new"]), "value")
 
+# %% ../nbs/54_picker.ipynb #4cd0d4b4
+def _turned_to(screen: _Screen, name: str, clip: _Clip) -> list[tuple]:
+    "The (widget, attribute, value)s that put a clip on show at its first frame."
+    choices = [(e.text, i) for i, e in enumerate(clip.expressions)]
+    last = len(clip.frames) - 1
+    return [
+        (screen.video, "value", name),
+        (screen.frame, "value", 0),
+        (screen.frame, "max", last),
+        (screen.play, "max", last),
+        (screen.expression, "options", [("(your own expression)", _OWN), *choices]),
+        (screen.typed, "value", ""),
+    ]
+
 # %% ../nbs/54_picker.ipynb #48f7ca74
 class VideoPicker(_Asking):
     """Choose a video, choose or type an expression, look at every frame.
@@ -423,20 +444,9 @@ class VideoPicker(_Asking):
     def _open(self, name: str) -> None:
         self.answers = _Answers(self.segmenter, _open_clip(self.data[name], self.width))
         self.shown = name
-        clip = self.answers.clip
-        choices = [(e.text, i) for i, e in enumerate(clip.expressions)]
-        self.set_quietly(
-            [
-                (self.video, "value", name),
-                (self.frame, "value", 0),
-                (self.frame, "max", len(clip.frames) - 1),
-                (self.play, "max", len(clip.frames) - 1),
-                (self.expression, "options", [("(your own expression)", _OWN), *choices]),
-                (self.typed, "value", ""),
-            ]
-        )
+        self.set_quietly(_turned_to(self, name, self.answers.clip))
         self.show()
-        if choices:
+        if self.answers.clip.expressions:
             self.choose_expression(0)
 
 # %% ../nbs/54_picker.ipynb #b33f4eb6

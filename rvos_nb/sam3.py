@@ -6,7 +6,7 @@
 __all__ = ['Sam3']
 
 # %% ../nbs/59_sam3.ipynb #c03a3cf8
-import contextlib, json
+import contextlib, functools, json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -26,41 +26,16 @@ from .finished import Finished, Spool
 from rvos_nb.tracking import (
     SURE,
     UNSEEN,
+    answers,
     checksum,
     choose_tracks,
     count_frames,
     detector_texts,
     log_odds,
-    union,
 )
 from .video import Video
 
 # %% ../nbs/59_sam3.ipynb #9549f5d3
-_MOST = 64  # objects in a session; more are not taken in
-
-
-class _Tracks(NamedTuple):
-    # what SAM 3 found in a video
-    masks: Spool  # of each frame: logits of the objects in it
-    ids: list[list[int]]  # of each frame: the objects' numbers
-    prompts: dict[int, str]  # an object's number -> the text that found it
-    scores: dict[int, float]  # and how well it did, 0..1
-
-    @property
-    def objects(self) -> list[int]:
-        return sorted(self.prompts)
-
-    def read(self, t: int) -> np.ndarray:
-        # logits [objects,h,w] of frame t
-        found = self.masks.read(t)
-        logits = np.full((len(self.prompts), *found.shape[1:]), -SURE, np.float32)
-        places = {i: k for k, i in enumerate(self.objects)}
-        for i, x in zip(self.ids[t], found):
-            if i in places:
-                logits[places[i]] = x
-        return logits
-
-
 def _forget(state, config, t: int) -> None:
     # what no later frame of a session of Sam3VideoModel looks at, after frame t
     reach = max(config.num_maskmem, config.max_object_pointers_in_encoder)
@@ -81,70 +56,45 @@ def _forget(state, config, t: int) -> None:
             del notes[old]
     state.processed_frames[t] = None
 
-# %% ../nbs/59_sam3.ipynb #a1aed7a9
-def _named(tracks: _Tracks, text: str) -> tuple[int, ...]:
-    # the numbers of the tracks that the whole expression found: the best, or all for a plural
-    mine = [k for k, i in enumerate(tracks.objects) if tracks.prompts[i] == text]
-    mine.sort(key=lambda k: -tracks.scores[tracks.objects[k]])
-    return tuple(mine[: read_expression(text).count or len(mine)])
+# %% ../nbs/59_sam3.ipynb #04c4463e
+class _Tracks(NamedTuple):
+    # what SAM 3 found in a video
+    masks: Spool  # of each frame: logits of the objects in it
+    ids: list[list[int]]  # of each frame: the objects' numbers
+    prompts: dict[int, str]  # an object's number -> the text that found it
+    scores: dict[int, float]  # and how well it did, 0..1
+
+    @classmethod
+    def of(cls, masks: Spool) -> "_Tracks":
+        # from what `_track` wrote and said, perhaps before an interruption: JSON's keys are text
+        ids, *about = masks.about
+        return cls(masks, ids, *({int(i): v for i, v in x.items()} for x in about))
+
+    @property
+    def objects(self) -> list[int]:
+        return sorted(self.prompts)
+
+    def read(self, t: int) -> np.ndarray:
+        # logits [objects,h,w] of frame t
+        found = self.masks.read(t)
+        logits = np.full((len(self.prompts), *found.shape[1:]), -SURE, np.float32)
+        places = {i: k for k, i in enumerate(self.objects)}
+        for i, x in zip(self.ids[t], found):
+            if i in places:
+                logits[places[i]] = x
+        return logits
+
+# %% ../nbs/59_sam3.ipynb #b335f81f
+_MOST = 64  # objects in a session; more are not taken in
 
 
-def _evidence(tracks: _Tracks, chooser: Chooser, nouns: dict[str, str], threshold: float) -> dict:
-    # for `choose_tracks`: a track fits a text as well as it was found by the text's noun phrase
-    border = log_odds(threshold)
-    scores = np.full((len(chooser.asked), len(tracks.prompts)), border - UNSEEN)
-    for row, text in zip(scores, chooser.asked):
-        for k, i in enumerate(tracks.objects):
-            if tracks.prompts[i] == nouns.get(text):
-                row[k] = log_odds(tracks.scores[i])
-    return dict(scores=scores, border=border)
+class _Finder:
+    # SAM 3's part: texts in, tracks out
 
-# %% ../nbs/59_sam3.ipynb #7a931c0a
-_ASKS, _TOKENS = ("whole", "noun", "both"), 32
-
-
-class Sam3(Segmenter):
-    "SAM 3 as a `Segmenter`: all things of a name, tracked; one of them chosen."
-
-    def __init__(self, device: str = "auto", ask: str = "whole", source: str = "sam3"):
-        if ask not in _ASKS:
-            raise ConfigError(f"sam3:{ask}: expected sam3:{', sam3:'.join(_ASKS)}")
-        self.name, self.ask, self.device = f"{source}, {ask}", ask, pick_device(device)
+    def __init__(self, source: str, device: str):
+        self.name, self.device = source, pick_device(device)
         self.processor, self.model = load_pretrained("sam3", source, self.device)
         self.model.max_num_objects = min(self.model.max_num_objects, _MOST)
-
-    def stream(self, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
-        "Answers once all frames are seen; `ConfigError`, at once, for too many tokens."
-        chooser = Chooser(expressions)
-        nouns = detector_texts(chooser) if self.ask != "whole" else {}
-        texts = [*(expressions if self.ask != "noun" else ()), *nouns.values()]
-        texts = list(dict.fromkeys(texts))
-        check_tokens(self.name, self.processor.tokenizer, _TOKENS, texts)
-        return self._stream(video, list(expressions), chooser, (texts, nouns))
-
-    def _stream(
-        self, video: Video, expressions: list[str], chooser: Chooser, asked: tuple
-    ) -> Iterator[FrameMasks]:
-        texts, nouns = asked
-        with contextlib.ExitStack() as stack:
-            total, pixels = count_frames(video)
-            settings = [v for v in vars(self.model).values() if isinstance(v, int | float)]
-            question = [self.name, pixels, texts, checksum(self), settings]
-            work = Finished(stack, json.dumps(question))
-            found = work.spool("tracks", lambda masks: self._track(video, texts, total, masks))
-            ids, prompts, scores = found.about
-            prompts, scores = ({int(i): v for i, v in x.items()} for x in (prompts, scores))
-            tracks = _Tracks(found, ids, prompts, scores)
-            chosen = [_named(tracks, text) for text in expressions]
-            if nouns:
-                how = _evidence(tracks, chooser, nouns, self.model.config.score_threshold_detection)
-                found = choose_tracks(video, chooser, tracks.read, **how)
-                whole = chosen if self.ask == "both" else [()] * len(chosen)
-                chosen = [a or b for a, b in zip(whole, found)]
-            for t, frame in enumerate(video.read()):
-                logits = tracks.read(t)
-                yield FrameMasks(frame, np.stack([union(logits, numbers) for numbers in chosen]))
-            work.done()
 
     def _track(self, video: Video, texts: list[str], total: int, masks: Spool) -> tuple:
         # writes logits; what else `_Tracks` holds
@@ -172,3 +122,69 @@ class Sam3(Segmenter):
             out = self.model(inference_session=state, frame_idx=t)
         _forget(state, self.model.config.tracker_config, t)
         return out
+
+# %% ../nbs/59_sam3.ipynb #a1aed7a9
+def _named(tracks: _Tracks, text: str) -> tuple[int, ...]:
+    # the numbers of the tracks that the whole expression found: the best, or all for a plural
+    mine = [k for k, i in enumerate(tracks.objects) if tracks.prompts[i] == text]
+    mine.sort(key=lambda k: -tracks.scores[tracks.objects[k]])
+    return tuple(mine[: read_expression(text).count or len(mine)])
+
+
+def _evidence(tracks: _Tracks, chooser: Chooser, nouns: dict[str, str], threshold: float) -> dict:
+    # for `choose_tracks`: a track fits a text as well as it was found by the text's noun phrase
+    border = log_odds(threshold)
+    scores = np.full((len(chooser.asked), len(tracks.prompts)), border - UNSEEN)
+    for row, text in zip(scores, chooser.asked):
+        for k, i in enumerate(tracks.objects):
+            if tracks.prompts[i] == nouns.get(text):
+                row[k] = log_odds(tracks.scores[i])
+    return dict(scores=scores, border=border)
+
+# %% ../nbs/59_sam3.ipynb #7a931c0a
+_ASKS, _TOKENS = ("whole", "noun", "both"), 32
+
+
+class Sam3(_Finder, Segmenter):
+    "SAM 3 as a `Segmenter`: all things of a name, tracked; one of them chosen."
+
+    def __init__(self, device: str = "auto", ask: str = "whole", source: str = "sam3"):
+        if ask not in _ASKS:
+            raise ConfigError(f"sam3:{ask}: expected sam3:{', sam3:'.join(_ASKS)}")
+        super().__init__(source, device)
+        self.name, self.ask = f"{source}, {ask}", ask
+
+    def stream(self, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
+        "Answers once all frames are seen; `ConfigError`, at once, for too many tokens."
+        chooser = Chooser(expressions)
+        nouns = detector_texts(chooser) if self.ask != "whole" else {}
+        texts = [*(expressions if self.ask != "noun" else ()), *nouns.values()]
+        texts = list(dict.fromkeys(texts))
+        check_tokens(self.name, self.processor.tokenizer, _TOKENS, texts)
+        return self._stream(video, list(expressions), chooser, (texts, nouns))
+
+    def _stream(
+        self, video: Video, expressions: list[str], chooser: Chooser, asked: tuple
+    ) -> Iterator[FrameMasks]:
+        texts, nouns = asked
+        with contextlib.ExitStack() as stack:
+            total, pixels = count_frames(video)
+            work = Finished(stack, self._question(texts, pixels))
+            found = work.spool("tracks", lambda masks: self._track(video, texts, total, masks))
+            tracks = _Tracks.of(found)
+            chosen = [_named(tracks, text) for text in expressions]
+            if nouns:
+                how = _evidence(tracks, chooser, nouns, self.model.config.score_threshold_detection)
+                found = choose_tracks(video, chooser, tracks.read, **how)
+                whole = chosen if self.ask == "both" else [()] * len(chosen)
+                chosen = [a or b for a, b in zip(whole, found)]
+            yield from answers(video, lambda t, image: tracks.read(t), chosen)
+            work.done()
+
+    def _question(self, texts: list[str], pixels: int) -> str:
+        settings = [v for v in vars(self.model).values() if isinstance(v, int | float)]
+        return json.dumps([self.name, pixels, texts, self._weights, settings])
+
+    @functools.cached_property
+    def _weights(self) -> float:
+        return checksum(self)

@@ -6,9 +6,9 @@
 __all__ = ['Session', 'Tracker', 'Sam2Tracker', 'DetectAndTrack']
 
 # %% ../nbs/58_tracking.ipynb #5e00949b
-import contextlib, itertools, json, math, zlib
+import contextlib, functools, itertools, json, math, zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 # %% ../nbs/58_tracking.ipynb #4197b6f0
 import numpy as np
@@ -108,11 +108,11 @@ def checksum(part) -> float:
     return sum(p.detach().double().sum().item() for p in model.parameters())
 
 
-def count_frames(video: Video) -> tuple[int, int]:
-    "(number of frames, a checksum of all their pixels)."
+def count_frames(video: Video, pixels: bool = True) -> tuple[int, int]:
+    "(number of frames, a checksum of all their pixels; 0 where `pixels` are not asked for)."
     n = crc = 0
     for image in tqdm(video, "count", video.length, leave=False, unit="frame"):
-        n, crc = n + 1, zlib.crc32(np.ascontiguousarray(image), crc)
+        n, crc = n + 1, zlib.crc32(np.ascontiguousarray(image), crc) if pixels else 0
     return n, crc
 
 # %% ../nbs/58_tracking.ipynb #2f697a0e
@@ -167,13 +167,44 @@ def read_key_frames(
     return {t: found for t, found in bar if t in keys}
 
 
+class _Task(NamedTuple):
+    # what is asked of which video, and what of it is finished
+    video: Video
+    expressions: list[str]
+    total: int  # frames
+    work: Finished
+
+
+def _look(detector: Detector, task: _Task, texts: list[str], count: int) -> dict:
+    # key frame -> what is found there, from an interrupted answer or now
+    def look():
+        seen = read_key_frames(detector, task.video, texts, count=count, total=task.total)
+        return list(seen.items())
+
+    def as_found(boxes):
+        return [Found(score, tuple(box), mask) for score, box, mask in boxes]
+
+    return {t: [*map(as_found, found)] for t, found in task.work.value("found", look)}
+
+# %% ../nbs/58_tracking.ipynb #83b4f9c1
 def union(logits: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
     "Of logits [K,h,w] the highest among `chosen`, [h,w]; certainly nothing where none is chosen."
     if not len(chosen):
         return np.full(logits.shape[1:] or (1, 1), -SURE, np.float32)
     return logits[list(chosen)].max(0)
 
-# %% ../nbs/58_tracking.ipynb #83b4f9c1
+
+def answers(
+    video: Video,
+    read: Callable[[int, np.ndarray], np.ndarray],  # frame's number, image -> logits [K,h,w]
+    chosen: Sequence[Sequence[int]],  # of each expression, the numbers of its tracks
+) -> Iterator[FrameMasks]:
+    "What a video's tracks answer, frame by frame."
+    for t, frame in enumerate(video.read()):
+        logits = read(t, frame.image)
+        yield FrameMasks(frame, np.stack([union(logits, tracks) for tracks in chosen]))
+
+# %% ../nbs/58_tracking.ipynb #dfd71c7c
 def _best(seen: dict, expressions: list[str]) -> dict[int, list[tuple[int, Found]]]:
     # key frame -> (number of an expression, what is to be followed from there)
     groups = {}
@@ -184,6 +215,25 @@ def _best(seen: dict, expressions: list[str]) -> dict[int, list[tuple[int, Found
             count = read_expression(text).count or len(there[t])
             groups.setdefault(t, []).extend((n, f) for f in there[t][:count])
     return groups
+
+
+def _together(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros((0, 1, 1), np.float32)
+
+
+def _follow_best(tracker: Tracker, seen: dict, task: _Task) -> Iterator[FrameMasks]:
+    # all ways back first, then the way forwards as frames are asked for
+    paths, owners = [], []  # number of the expression of each object
+    for key, best in _best(seen, task.expressions).items():
+        paths.append(_Path(tracker, key, [f for _, f in best]))
+        owners += [n for n, _ in best]
+        paths[-1].track_back(task.video, task.work)
+
+    def read(t: int, image: np.ndarray) -> np.ndarray:
+        return _together([path.step(t, image) for path in paths])
+
+    mine = [[k for k, o in enumerate(owners) if o == n] for n in range(len(task.expressions))]
+    return answers(task.video, read, mine)
 
 # %% ../nbs/58_tracking.ipynb #291b973d
 def _boxes(logits: np.ndarray, size: tuple[int, int]) -> list[tuple | None]:
@@ -256,15 +306,9 @@ def choose_tracks(
     return [choice.tracks for choice in chooser.choose()]
 
 # %% ../nbs/58_tracking.ipynb #a344963a
-def _together(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros((0, 1, 1), np.float32)
-
-
-def _candidates(
-    video: Video, tracker: Tracker, seen: dict[int, list[list[Found]]], work: Finished
-) -> list[Spool]:
+def _candidates(tracker: Tracker, seen: dict[int, list[list[Found]]], task: _Task) -> list[Spool]:
     # the key frame with the most boxes first; then what lies on no track yet
-    spools = []
+    video, work, spools = task.video, task.work, []
     for key in sorted(seen, key=lambda t: -sum(map(len, seen[t]))):
         taken = [b for spool in spools for b in _boxes(spool.read(key), video.size) if b]
         found = _untaken(list(itertools.chain(*seen[key])), taken)
@@ -293,6 +337,8 @@ def _fit(found: list[Found], place: tuple | None, border: float) -> float:
 class DetectAndTrack(Segmenter):
     "A `Detector` on key frames and a `Tracker` from there, both ways, as a `Segmenter`."
 
+    keeps = False  # finished parts, after Ctrl-C; where True, `_question` tells what is asked
+
     def __init__(
         self,
         detector: Detector,
@@ -307,65 +353,37 @@ class DetectAndTrack(Segmenter):
 
     def stream(self, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
         "Answers frame by frame, once the key frames and the way back are done."
+        asked = list(expressions)
         with contextlib.ExitStack() as stack:
-            total, pixels = count_frames(video)
-            work = Finished(stack, self._question(list(expressions), pixels))
-            answers = self._stream_chosen if self.choose else self._stream_best
-            yield from answers(video, list(expressions), total, work)
+            total, pixels = count_frames(video, pixels=self.keeps)
+            work = Finished(stack, self._question(asked, pixels) if self.keeps else "")
+            task = _Task(video, asked, total, work)
+            yield from self._stream_chosen(task) if self.choose else self._stream_best(task)
             work.done()
 
-    def _question(self, expressions: list[str], pixels: int) -> str:
-        return ""  # nothing is known of these parts: another question each time
+    def _stream_best(self, task: _Task) -> Iterator[FrameMasks]:
+        seen = _look(self.detector, task, task.expressions, count=self.key_frames)
+        return _follow_best(self.tracker, seen, task)
 
-    def _look(self, video: Video, asked: list[str], total: int, work: Finished) -> dict:
-        # key frame -> what is found there
-        def look():
-            seen = read_key_frames(self.detector, video, asked, count=self.key_frames, total=total)
-            return list(seen.items())
-
-        def as_found(boxes):
-            return [Found(score, tuple(box), mask) for score, box, mask in boxes]
-
-        return {t: [*map(as_found, found)] for t, found in work.value("found", look)}
-
-    def _stream_best(
-        self, video: Video, expressions: list[str], total: int, work: Finished
-    ) -> Iterator[FrameMasks]:
-        seen = self._look(video, expressions, total, work)
-        paths, owners = [], []  # number of the expression of each object
-        for key, best in _best(seen, expressions).items():
-            paths.append(_Path(self.tracker, key, [f for _, f in best]))
-            owners += [n for n, _ in best]
-            paths[-1].track_back(video, work)
-        chosen = [[k for k, o in enumerate(owners) if o == n] for n in range(len(expressions))]
-        for t, frame in enumerate(video.read()):
-            logits = _together([path.step(t, frame.image) for path in paths])
-            yield FrameMasks(frame, np.stack([union(logits, tracks) for tracks in chosen]))
-
-    def _stream_chosen(
-        self, video: Video, expressions: list[str], total: int, work: Finished
-    ) -> Iterator[FrameMasks]:
-        chooser = Chooser(expressions)
+    def _stream_chosen(self, task: _Task) -> Iterator[FrameMasks]:
+        chooser = Chooser(task.expressions)
         nouns = detector_texts(chooser)
         heads = list(dict.fromkeys(nouns.values()))
         asked = heads if self.detector.names_only else list(dict.fromkeys([*heads, *nouns]))
-        seen = self._look(video, asked, total, work)
+        seen = _look(self.detector, task, asked, count=self.key_frames)
         first = {t: found[: len(heads)] for t, found in seen.items()}
-        tracks = _candidates(video, self.tracker, first, work)
+        tracks = _candidates(self.tracker, first, task)
 
-        def read(t: int) -> np.ndarray:
+        def read(t: int, image: np.ndarray | None = None) -> np.ndarray:
             return _together([track.read(t) for track in tracks])
 
         how = dict(model=self.model, border=log_odds(self.detector.threshold))
         if self.model is None and tracks:
             named = {t: dict(zip(asked, found)) for t, found in seen.items()}
             texts = [nouns.get(a, a) if self.detector.names_only else a for a in chooser.asked]
-            places = {t: _boxes(read(t), video.size) for t in seen}
+            places = {t: _boxes(read(t), task.video.size) for t in seen}
             how["scores"] = _scores(named, places, texts, how["border"])
-        chosen = choose_tracks(video, chooser, read, **how)
-        for t, frame in enumerate(video.read()):
-            logits = read(t)
-            yield FrameMasks(frame, np.stack([union(logits, numbers) for numbers in chosen]))
+        return answers(task.video, read, choose_tracks(task.video, chooser, read, **how))
 
 # %% ../nbs/58_tracking.ipynb #ec411717
 def _prompts(clicks: Sequence, answer: np.ndarray, size: tuple[int, int]) -> dict:
@@ -386,11 +404,15 @@ def _prompts(clicks: Sequence, answer: np.ndarray, size: tuple[int, int]) -> dic
 class _GroundedSam2(DetectAndTrack):
     # goes on after Ctrl-C, and can be corrected by clicks
 
+    keeps = True
+
+    @functools.cached_property
+    def _weights(self) -> list[float]:
+        return [checksum(part) for part in (self.detector, self.tracker, self.model)]
+
     def _question(self, expressions: list[str], pixels: int) -> str:
-        parts = [self.detector, self.tracker, self.model]
-        weights = [checksum(part) for part in parts]
         how = [self.detector.threshold, self.key_frames, self.choose]
-        return json.dumps([self.name, pixels, expressions, weights, how])
+        return json.dumps([self.name, pixels, expressions, self._weights, how])
 
     def correct(self, video: Video, clicks: Sequence, answer: np.ndarray) -> Iterator[FrameMasks]:
         # the object that clicks are about; `answer`: logits [T,h,w] so far

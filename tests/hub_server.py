@@ -19,7 +19,7 @@ class Repo:
     "One model: its commits, newest last, each a dictionary of path -> bytes."
 
     private: bool = False
-    gated: bool = False
+    gated: int = 0  # the code of the answer to who has no access: 401 without a login, or 403
     commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=list)
 
     def add(self, files: dict[str, bytes]) -> str:
@@ -87,10 +87,12 @@ class _Handler(BaseHTTPRequestHandler):
         "The model, where the asker may see it; else an answer as the real hub gives it."
         found = self.hub.repos.get(name)
         if found is None or (found.private and not self.knows_me()):
-            self.json({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
+            code = 404 if self.knows_me() else 401  # as the real hub: who asks may have no login
+            self.json({"error": "Repository not found"}, code, X_Error_Code="RepoNotFound")
         elif found.gated and not self.knows_me():
             error = "Access to this model is restricted"
-            self.json({"error": error}, 403, X_Error_Code="GatedRepo", X_Error_Message=error)
+            about = dict(X_Error_Code="GatedRepo", X_Error_Message=error)
+            self.json({"error": error}, found.gated, **about)
         else:
             return found
         return None

@@ -171,7 +171,7 @@ def test_each_trouble_is_one_line(run, tmp_path):
     asked = []
     with serve_hub(token="good") as hub:
         hub.add_folder("me/open", packed)
-        hub.add_folder("me/gated", packed, gated=True)
+        hub.add_folder("me/gated", packed, gated=403)
         hub.add_folder("me/secret", packed, private=True)
         (tmp_path / "else").mkdir()
         (tmp_path / "else" / "config.json").write_text("{}")

@@ -626,3 +626,11 @@ def clicks_correct(page):
     if os.environ.get("RVOS_SCREENSHOTS_LABELS"):
         path = os.environ["RVOS_SCREENSHOTS_LABELS"]
         page.locator(".rvos-picker").screenshot(path=path, type="jpeg", quality=85)
+
+
+def test_a_change_of_the_frame_waits_for_nothing_that_concerns_all_frames(picker, monkeypatch):
+    monkeypatch.setattr("rvos_nb.picker.confidence", None)  # a call would fail
+    monkeypatch.setattr("rvos_nb.picker._clip_J", None)
+    before = picker.image.value
+    picker.frame.value = 2
+    assert picker.image.value != before and "frame 3 of" in picker.status.value

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -215,6 +216,62 @@ def test_our_run_detects_and_judges(folders):
     assert detects.segment(frames, TEXTS[:2]).masks.any()
 
 
+STAGES = {  # of the bar below that of the whole, which is called segment
+    "clipseg": ["segment"],
+    "grounded": ["segment", "count", "detect", "track back"],
+    "chosen": ["segment", "count", "detect", "track back", "track", "choose"],
+    "sam3": ["segment", "count", "detect and track"],
+}
+
+
+@pytest.mark.parametrize("model", STAGES)
+def test_the_progress_bar_names_the_stage(folders, model, tmp_path, capsys):
+    name = {**NAMES, "chosen": NAMES["grounded"] + ",chooser", "sam3": "sam3:whole,{sam3}"}[model]
+    segmenter = load_segmenter(name.format(**folders), "cpu")
+    if hasattr(segmenter, "detector"):
+        segmenter.detector.threshold = 0.0
+    predict(segmenter, moving(12), TEXTS[:1], tmp_path / "out")
+    said = [re.split(r":\s+\d+%", bar)[0].strip() for bar in capsys.readouterr().err.split("\r")]
+    assert [x for x in dict.fromkeys(said) if x in STAGES[model]] == STAGES[model], said
+
+
+def _passes(name: str, folders, texts: list[str]) -> int:
+    "How often the pictures of a clip go through the models when `texts` are asked for."
+    model = load_segmenter(name.format(**folders), "cpu")
+    owners = [model, *(getattr(model, part, None) for part in ("detector", "tracker"))]
+    looks = [m for m in map(lambda x: getattr(x, "model", None), owners) if m is not None]
+    calls = []
+    for look in looks:
+        for part in look.modules():
+            if type(part).__name__.endswith(("VisionModel", "VisionTransformer", "ConvEncoder")):
+                part.register_forward_hook(lambda *a: calls.append(1))
+    if hasattr(model, "detector"):
+        model.detector.threshold, model.key_frames = 0.0, 1  # one key frame is the best for all
+    model.segment(moving(6), texts)
+    return len(calls)
+
+
+@pytest.mark.parametrize("model", ["clipseg", "grounded", "owl", "sam3"])
+def test_expressions_share_the_visual_passes(folders, model):
+    name = {**NAMES, "owl": "grounded-sam2:{owl},{sam2}", "sam3": "sam3:whole,{sam3}"}[model]
+    alone, three = (_passes(name, folders, texts) for texts in (TEXTS[:1], TEXTS))
+    assert alone == three > 0
+
+
+def test_what_names_a_question_is_made_once_and_only_where_it_is_used(folders, monkeypatch):
+    summed, read, crc = [], [], tracking.zlib.crc32
+    old = tracking.checksum
+    monkeypatch.setattr(tracking, "checksum", lambda part: summed.append(part) or old(part))
+    monkeypatch.setattr(tracking.zlib, "crc32", lambda *a: read.append(1) or crc(*a))
+    model = load_segmenter(NAMES["grounded"].format(**folders), "cpu")
+    for frames in (moving(3), moving(4)):
+        model.segment(frames, TEXTS[:1])
+    assert len(summed) == 3 and len(read) == 7  # detector, tracker, no judge; each frame
+    free = tracking.DetectAndTrack(model.detector, model.tracker)
+    free.segment(moving(3), TEXTS[:1])
+    assert len(summed) == 3 and len(read) == 7  # nothing is kept: nothing is named
+
+
 def test_names_need_no_further_import():
     code = "from rvos_nb.segmenter import load_segmenter\n"
     code += (
@@ -235,6 +292,16 @@ def test_help_lists_the_names(command, capsys):
     for row in model_table().itertuples():
         assert row.name in said
     assert "apache-2.0" in said and "3440 MB" in said and "gated" in said and "Memory" in said
+
+
+def test_the_page_about_models_has_the_same_facts():
+    page = (ROOT / "nbs" / "models.md").read_text("utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    listed = {r[0].strip("`"): r[1:6] for r in rows if len(r) == 7}
+    assert len(listed) == len(model_table())
+    for row in model_table().itertuples():
+        facts = [row.job, row.model, row.licence, f"{row.MB} MB", row.gated]
+        assert listed[row.name] == facts
 
 
 @pytest.mark.parametrize("name", ["clipseg:sam9", "grounded-sam2:sam9", "sam3:whole,sam9"])
@@ -332,9 +399,13 @@ def test_a_model_comes_from_a_hub_once(folders, clip, tmp_path):
         assert "licence" not in done.stderr
 
 
-@pytest.mark.parametrize("trouble", ["gated", "private", "unknown", "cut", "offline", "no weights"])
+TROUBLES = ["gated", "no login", "private", "unknown", "cut", "offline", "no weights"]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
 def test_trouble_with_a_hub_is_one_line(folders, clip, trouble, tmp_path):
-    how = {"gated": dict(gated=True), "private": dict(private=True)}.get(trouble, {})
+    how = {"gated": dict(gated=403), "no login": dict(gated=401), "private": dict(private=True)}
+    how = how.get(trouble, {})
     with serve_hub(token="secret", cut_at=2000 if trouble == "cut" else 0) as hub:
         if trouble == "no weights":
             hub.repos.clear()
@@ -347,6 +418,7 @@ def test_trouble_with_a_hub_is_one_line(folders, clip, trouble, tmp_path):
         done = _predict("clipseg:other/clipseg", clip, tmp_path / "out", hub, tmp_path / "home")
     said = {
         "gated": "gated: ask for access on the model's page",
+        "no login": "gated: ask for access on the model's page",
         "private": "no such model, or a private one",
         "unknown": "no such model, or a private one",
         "cut": "try again",
@@ -374,20 +446,21 @@ def test_a_full_disk_is_said_before_the_download(folders, clip, tmp_path):
 
 SLOW = """
 import sys, time
-from rvos_nb import sam3, tracking
+from rvos_nb import sam3, segmenter, tracking
 from rvos_nb.cli import main
 parts = {
     "back": (tracking._Path, "_track_back"),
     "track": (tracking._Path, "track"),
     "step": (tracking._Sam2Session, "step"),
     "see": (sam3.Sam3, "_track"),
-    "answer": (sam3, "union"),
+    "answer": (tracking, "union"),
+    "write": (segmenter, "write_ids"),
 }
 def tell(name, owner, part):
     old = getattr(owner, part)
     def told(*a):
         print(name, flush=True)
-        time.sleep(0.2 if name in ("step", "answer") else 0)
+        time.sleep(0.2 if name in ("step", "answer", "write") else 0)
         found = old(*a)
         print(name, "done", flush=True)
         return found
@@ -427,6 +500,7 @@ INTERRUPTED = {  # model, where, signal; what is done again, and what is not
     "forwards": ("grounded", BOTH_WAYS, signal.SIGINT, set(), {"detect", "back"}),
     "killed": ("chosen", "back done, step done", signal.SIGKILL, {"track"}, {"detect"}),
     "while sam3 answers": ("sam3", "see done, answer", signal.SIGINT, set(), {"see"}),
+    "clipseg, which keeps nothing": ("clipseg", "write done, write", signal.SIGINT, set(), set()),
 }
 
 
@@ -451,6 +525,7 @@ def test_interrupted_and_asked_again(folders, case, tmp_path, monkeypatch):
     temporary.mkdir()
     names = {"grounded": f"grounded-sam2:{folders['dino']},{folders['sam2']}"}
     names |= {"chosen": names["grounded"] + ",chooser", "sam3": f"sam3:whole,{folders['sam3']}"}
+    names |= {"clipseg": f"clipseg:{folders['clipseg']}"}
     args = ["predict", "--model", names[model], str(clip), *TEXTS[:2], "--out"]
     env = {"TMPDIR": str(temporary), "RVOS_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     said = _interrupt([*args, str(out)], where.split(", "), how=how, env=env)
@@ -463,7 +538,7 @@ def test_interrupted_and_asked_again(folders, case, tmp_path, monkeypatch):
     calls = _calls(monkeypatch)
     assert main([*args, str(out), "--overwrite"]) == 0
     assert all(calls[name] for name in again) and not any(calls[name] for name in kept), calls
-    assert not any((home / "tracks").iterdir())  # answered to the end
+    assert not any((home / "tracks").glob("*"))  # answered to the end
     assert main([*args, str(tmp_path / "fresh")]) == 0
     assert all(calls[name] for name in kept), "asked anew, done anew"
     for mask in sorted((tmp_path / "fresh" / "masks").iterdir()):
