@@ -1,0 +1,279 @@
+"""What kinds of memory bring: appends to memory.csv, one row a (run, data, memory).
+
+Each frame is answered once by the model; each memory then changes the same logits:
+
+- `none`: each frame by itself.
+- `features`: feature memory with affinity readout, in the manner of STM and Cutie: cells of every
+  fifth earlier frame (six at most) and of the last one say what similar cells were.
+- `query`: query propagation in the manner of OnlineRefer, without training: the mean feature of the
+  object minus that of the rest, over all frames, looks for the object in each frame.
+- `tracks`: mask pieces linked into tracks by overlap and feature similarity; tracks whose evidence,
+  summed over the frames, is below 0.8 of the best track's are taken out.
+- `target, online` and `target, offline`: 27_target, fitted to the frames so far, or to all.
+- `target and features`: the last two together.
+
+`J` and `F` are those of the named object, `other` is J with the other objects that are named in the
+clip, `wins` how often the named one has the highest J. The measures of 66_over_time: `decay` of J,
+`stability`, `switches` in 100 frames, `recovery` after an occlusion.
+
+    RVOS_DAVIS=... RVOS_COCO=... python benchmarks/memory.py RUN [RUN ...] --data videos
+    python benchmarks/memory.py --data shapes
+
+`--data videos` takes val videos, composed clips of both recipes of recipes.py and val images,
+`--data shapes` the demo's run and clips of another seed. With `--fold`, RUN is one that images.py
+trained without that fold, and the fold's videos, composed clips and images are scored: the choices
+were made there.
+"""
+
+import argparse
+from collections import deque
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from _common import DAVIS, HERE, append, is_done, named
+from folds import fold_data
+from images import COCO, fold_images, image_sets
+from recipes import CLIPS, FRAMES, STRIDE, second_recipe
+from torch import Tensor
+
+from rvos_nb.claims import read_expression
+from rvos_nb.copy_paste import copy_paste_splits
+from rvos_nb.data import VideoRecord
+from rvos_nb.datasets import load_annotations
+from rvos_nb.fit import demo_run
+from rvos_nb.metrics import jf, region_similarity
+from rvos_nb.over_time import decay, identity_switches, recovery, temporal_stability
+from rvos_nb.parts import resize
+from rvos_nb.runtime import cache_dir, lock
+from rvos_nb.segmenter import RVOSSegmenter, load_segmenter
+from rvos_nb.shapes import shapes_data
+from rvos_nb.target import TargetModel, video_cells
+from rvos_nb.video import open_video
+from rvos_nb.windows import _windows, tokenise
+
+PATH = HERE / "memory.csv"
+WEIGHT = 0.8  # of the target model: the preset's
+
+
+def added(logits: Tensor, scores: Tensor) -> Tensor:
+    "Logits [N,T,H,W] and scores [N,T,h,w] of cells, summed."
+    return logits + resize(scores, logits.shape[-2:])
+
+
+def target_memory(logits: Tensor, cells: Tensor, online: bool = False) -> Tensor:
+    "The target model, as 49_windows uses it."
+    target, found = TargetModel(), []
+    if not online:
+        target.add(cells, logits)
+    for t in range(len(cells)):
+        if online:
+            target.add(cells[t : t + 1], logits[:, t : t + 1])
+        found.append(target.scores(cells[t : t + 1]))
+    return added(logits, WEIGHT * torch.cat(found, 1))
+
+
+def at_cells(logits: Tensor, cells: Tensor) -> Tensor:
+    "Logits [N,T,H,W] averaged over the cells: [N,T,h,w]."
+    return F.interpolate(logits, cells.shape[-2:], mode="area")
+
+
+def feature_memory(logits: Tensor, cells: Tensor) -> Tensor:
+    "Affinity readout from earlier frames: the mean of its log-odds and the logits."
+    coarse = F.avg_pool2d(cells, 2, ceil_mode=True)
+    keys = F.normalize(coarse - coarse.mean((2, 3), keepdim=True), dim=1).flatten(2)  # [T,C,hw]
+    now = at_cells(logits, coarse)
+    out, kept, last = now.clone(), deque(maxlen=6), None
+    for t in range(len(keys)):
+        if seen := [*kept, *([last] if last else [])]:
+            then, p = (torch.cat(x, 1) for x in zip(*seen))
+            shares = (keys[t].T @ then / 0.05).softmax(1)
+            read = torch.logit((p @ shares.T).clamp(1e-3, 1 - 1e-3)).view_as(now[:, t])
+            out[:, t] = (now[:, t] + read) / 2
+        last = keys[t], out[:, t].flatten(1).sigmoid()
+        if t % 5 == 0:
+            kept.append(last)
+    return added(logits, out - now)
+
+
+def query_memory(logits: Tensor, cells: Tensor) -> Tensor:
+    "The object's mean feature minus that of the rest, as a query for each frame."
+    now = at_cells(logits, cells)
+    groups = [torch.where(now > 0, now.sigmoid(), 0), (now <= 0).float()]
+    weights = [g.sum((1, 2, 3))[:, None].clamp(min=1e-3) for g in groups]
+    own, rest = (torch.einsum("nthw,tchw->nc", g, cells) / w for g, w in zip(groups, weights))
+    query, middle = own - rest, (own + rest) / 2
+    scores = torch.einsum("nc,tchw->nthw", query, cells)
+    scores = scores - (query * middle).sum(1)[:, None, None, None]
+    return added(logits, 6 * scores * (weights[0] > 1)[..., None, None])
+
+
+def pieces(logits: np.ndarray) -> list[np.ndarray]:
+    "Connected parts [h,w] above -1 of at least 12 pixels."
+    n, label, stats, _ = cv2.connectedComponentsWithStats((logits > -1).astype(np.uint8))
+    return [label == k for k in range(1, n) if stats[k, cv2.CC_STAT_AREA] >= 12]
+
+
+def linked(logits: np.ndarray, features: np.ndarray) -> list[dict]:
+    "The pieces of logits [T,h,w] as tracks: where each is, and its evidence."
+    tracks = []
+    for t, found in enumerate(map(pieces, logits)):
+        looks = [features[t][:, m].mean(1) for m in found]
+        looks = [x / np.linalg.norm(x) for x in looks]
+        pairs = []
+        for i, m in enumerate(found):
+            for k, track in enumerate(tracks):
+                overlap = region_similarity(m, track["mask"]) * 0.9 ** (t - track["last"] - 1)
+                pairs.append((overlap + max(looks[i] @ track["look"], 0), i, k))
+        taken = {}
+        for score, i, k in sorted(pairs, reverse=True):
+            if score > 0.6 and i not in taken and k not in taken.values():
+                taken[i] = k
+        for i, m in enumerate(found):
+            if i not in taken:
+                taken[i] = len(tracks)
+                tracks.append(dict(look=looks[i], places=[], evidence=0.0))
+            track = tracks[taken[i]]
+            look = 0.8 * track["look"] + 0.2 * looks[i]
+            track |= dict(mask=m, last=t, look=look / np.linalg.norm(look))
+            track["places"].append((t, m))
+            track["evidence"] += max(logits[t][m].max(), 0)
+    return tracks
+
+
+def track_memory(logits: Tensor, cells: Tensor) -> Tensor:
+    "Only pieces of tracks with much evidence stay."
+    features = resize(cells - cells.mean((0, 2, 3), keepdim=True), logits.shape[-2:]).numpy()
+    out = logits.numpy().copy()
+    for own in out:
+        tracks = linked(own, features)
+        most = max((track["evidence"] for track in tracks), default=0)
+        for track in tracks:
+            if track["evidence"] < 0.8 * most:
+                for t, m in track["places"]:
+                    own[t][m] = -np.abs(own[t][m])
+    return torch.from_numpy(out)
+
+
+MEMORIES = {
+    "none": lambda logits, cells: logits,
+    "features": feature_memory,
+    "query": query_memory,
+    "tracks": track_memory,
+    "target, online": lambda *known: target_memory(*known, online=True),
+    "target, offline": target_memory,
+    "target and features": lambda logits, c: feature_memory(target_memory(logits, c), c),
+}
+
+
+@torch.inference_mode()
+def answered(segmenter: RVOSSegmenter, record: VideoRecord, texts: list[str]) -> tuple:
+    "(logits [N,T,h,w], cells [T,C,h,w]) of a video."
+    runner, video = segmenter.runner, open_video(record.frames)
+    text, mask = runner.encode_text(tokenise(segmenter.model.tokenizer, texts))
+    parts = [(maps, logits) for _, maps, logits in _windows(runner, video, text, mask)]
+    cells = torch.cat([video_cells(m) for maps, _ in parts for m in maps])
+    return torch.cat([logits for _, logits in parts], 1), cells
+
+
+def rows_of(record: VideoRecord, texts: list, masks: np.ndarray, images: np.ndarray) -> list[dict]:
+    "A row an expression of one object, from masks [N,T,H,W] of the texts at the video's size."
+    labelled = [t for t in range(len(record.frames)) if record.masks.labelled(t)]
+    single = [e for e in record.expressions if e.object_ids and len(e.object_ids) == 1]
+    objects = list(dict.fromkeys(e.object_ids for e in single))
+    truth = np.stack([[record.masks.mask(t, ids) for t in labelled] for ids in objects])
+    void = [record.masks.void(t) for t in labelled]
+    known, rows = {}, []
+    for e in single:
+        n, own = texts.index(e.text), objects.index(e.object_ids)
+        m = masks[n, labelled]
+        if n not in known:
+            J = np.stack([region_similarity(m, g) for g in truth])  # [K,T]
+            known[n] = J, temporal_stability(images, masks[n])
+        J, stability = known[n]
+        others = np.delete(J, own, 0).mean(1)
+        row = dict(
+            J=J[own].mean(), F=np.mean([jf(g, x, v)[1] for g, x, v in zip(truth[own], m, void)])
+        )
+        if len(others):
+            row |= dict(other=others.mean(), wins=float(J[own].mean() > others.max()))
+        if len(labelled) > 1:
+            row |= dict(decay=decay(J[own]), stability=stability, switches=identity_switches(J))
+            row |= dict(recovery=recovery(J[own], truth[own].any((1, 2))))
+        rows.append(row)
+    return rows
+
+
+def scored(segmenter: RVOSSegmenter, root: Path, memories: list[str]) -> dict[str, dict]:
+    "The means over the expressions of a val split, for each memory."
+    rows = {name: [] for name in memories}
+    for record in load_annotations(root, "val").values():
+        texts = list(dict.fromkeys(e.text for e in record.expressions))
+        lone = [read_expression(text).count == 1 for text in texts]
+        logits, cells = answered(segmenter, record, texts)
+        size = record.masks.size
+        images = np.stack([cv2.resize(i, size[::-1]) for i in open_video(record.frames)])
+        for name in memories:
+            masks = []
+            for x in MEMORIES[name](logits, cells).split(1, 1):  # frame by frame
+                x = torch.from_numpy(segmenter.runner.finish(x, images.shape[1:3], lone))
+                masks.append((resize(x, size) > 0).numpy())
+            rows[name] += rows_of(record, texts, np.concatenate(masks, 1), images)
+    frames = {name: pd.DataFrame(r) for name, r in rows.items()}
+    return {
+        n: dict(expressions=len(f)) | f.astype(float).mean().to_dict() for n, f in frames.items()
+    }
+
+
+def sets_of(args) -> dict[str, Path]:
+    "The data that are scored, by name."
+    if args.data == "shapes":
+        return {"shapes, another seed": shapes_data(seed=2026, n_train=1)}
+    coco, davis, root = Path(named(COCO)), Path(named(DAVIS)), cache_dir() / "images"
+    if args.fold is not None:
+        coco, davis = fold_images(coco, args.fold), fold_data(davis, args.fold)
+        root /= f"fold{args.fold}"
+        sets = {
+            "videos": davis,
+            "composed": root / "copy-paste",
+            "images": image_sets(coco, root)[1],
+        }
+        return {f"fold {args.fold}, {name}": data for name, data in sets.items()}
+    recipes = cache_dir() / "recipes"
+    with lock(recipes):
+        how = dict(train=2, val=CLIPS, frames=FRAMES, frame_stride=STRIDE, seed=0)
+        sets = {"val videos": davis, "composed": copy_paste_splits(davis, recipes / "first", **how)}
+        sets["composed, second recipe"] = second_recipe(davis, recipes / "second")
+    return sets | {"val images": image_sets(coco, root)[1]}
+
+
+def main() -> None:
+    "Score what the command line names."
+    p = argparse.ArgumentParser()
+    p.add_argument("runs", nargs="*", type=Path)
+    p.add_argument("--data", choices=["videos", "shapes"], default="videos")
+    p.add_argument("--fold", type=int)
+    p.add_argument("--memories", nargs="+", choices=list(MEMORIES), default=list(MEMORIES))
+    p.add_argument("--threads", type=int, default=1)
+    args = p.parse_args()
+    torch.set_num_threads(args.threads)
+    sets = sets_of(args)
+    for run in args.runs or [demo_run()]:
+        name = run.name if args.runs else "demo"
+        for data, root in sets.items():
+            left = [m for m in args.memories if not is_done(PATH, run=name, data=data, memory=m)]
+            if not left:
+                continue
+            segmenter = load_segmenter(run / "last.pth" if args.runs else run, device="cpu")
+            found = scored(segmenter, root, left)
+            rows = [dict(run=name, data=data, memory=m) | row for m, row in found.items()]
+            for row in rows:
+                append(PATH, row)
+            print(pd.DataFrame(rows).round(3).to_string(index=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()
