@@ -194,7 +194,7 @@ def _last_layer(name: str, model: nn.Module, channels: int) -> nn.Linear:
             f"class_prior: backbone {name!r} has no layer from its last map to ImageNet's 1000 "
             "classes; expected one such as mobilenet_v2 or resnet50, or --no-class-prior"
         )
-    return found[-1]
+    return found[-1].requires_grad_(False)
 
 # %% ../nbs/20_encoders.ipynb #3b5eee60
 class _Network(NamedTuple):
@@ -205,11 +205,10 @@ class _Network(NamedTuple):
 
 
 def _check_strides(name: str, strides: tuple[int, ...], available: dict[int, object]) -> None:
-    missing = [s for s in strides if s not in available]
-    if missing:
+    if missing := [s for s in strides if s not in available]:
+        found = sorted(available) or "none at all"
         raise RVOSError(
-            f"backbone {name!r} has no feature map of stride {missing[0]}; it has "
-            f"{sorted(available) or 'none at all'}"
+            f"backbone {name!r} has no feature map of stride {missing[0]}; it has {found}"
         )
 
 
@@ -222,9 +221,7 @@ def _cut_classifier(name: str, weights: str, strides: tuple, classify: bool) -> 
         nodes = {}  # vit, maxvit: one input size only
     _check_strides(name, strides, nodes)
     features = create_feature_extractor(model, {nodes[s].name: str(s) for s in strides})
-    layer = None
-    if classify:
-        layer = _last_layer(name, model, nodes[32].channels).requires_grad_(False)
+    layer = _last_layer(name, model, nodes[32].channels) if classify else None
     channels = {s: nodes[s].channels for s in strides}
     channels_last = {s: nodes[s].channels_last for s in strides}
     return _Network(features, channels, channels_last, layer)
@@ -260,9 +257,8 @@ class VisualBackbone(nn.Module):
         known = name == "tiny" or _is_torchvision(name)
         hub = not known and ("/" in name or Path(name).expanduser().is_dir())
         cut = _cut_transformers if hub else _cut_classifier
-        self.features, wide, self.channels_last, self.classifier = cut(
-            name, weights, strides, classify
-        )
+        network = cut(name, weights, strides, classify)
+        self.features, wide, self.channels_last, self.classifier = network
         self.features.requires_grad_(not frozen)
         if frozen:
             self.features.eval()

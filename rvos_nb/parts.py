@@ -46,12 +46,12 @@ class SegmentationHead(nn.Module):
 
 # %% ../nbs/21_parts.ipynb #97b6452b
 def position_code(h: int, w: int, n: int = 4) -> Tensor:
-    "Sines and cosines of each cell's y and x in n octaves, [4n,h,w]: the same places at any size."
+    "Sines and cosines of each cell's y and x, [4n,h,w], at n frequencies: each twice the last."
     ys = (torch.arange(h) + 0.5) / h
     xs = (torch.arange(w) + 0.5) / w
     places = torch.stack(torch.meshgrid(ys, xs, indexing="ij"))  # (2, h, w)
-    octaves = math.pi * 2.0 ** torch.arange(n)
-    angles = places[:, None] * octaves[:, None, None]  # (2, n, h, w)
+    frequencies = math.pi * 2.0 ** torch.arange(n)
+    angles = places[:, None] * frequencies[:, None, None]  # (2, n, h, w)
     return torch.cat([angles.sin(), angles.cos()]).flatten(0, 1)  # (4n, h, w)
 
 
@@ -101,11 +101,11 @@ class _Projections(nn.Module):
         return words.repeat_interleave(n_frames, 0), mask.repeat_interleave(n_frames, 0)
 
     def _text_share(self, n: int, n_frames: int, like: Tensor) -> Tensor:
-        "1 for each expression that may be heard, 0 for one dropped in training: (N*T,1,1)."
-        heard = torch.ones(n, device=like.device)
+        "1 for each expression that is used, 0 for one dropped in training: (N*T,1,1)."
+        used = torch.ones(n, device=like.device)
         if self.training and self.text_dropout:
-            heard = torch.rand(n, device=like.device) >= self.text_dropout
-        return heard.to(like.dtype).repeat_interleave(n_frames)[:, None, None]
+            used = torch.rand(n, device=like.device) >= self.text_dropout
+        return used.to(like.dtype).repeat_interleave(n_frames)[:, None, None]
 
 # %% ../nbs/21_parts.ipynb #9ac45909
 def _attention(cfg: ModelConfig) -> nn.MultiheadAttention:
@@ -158,7 +158,7 @@ class CrossModalFusion(_Projections):
 
 # %% ../nbs/21_parts.ipynb #df2bc3ae
 class TemporalModule(nn.Module):
-    "Three 3D convolutions with a shortcut: each cell hears of the frames around it. Any T >= 1."
+    "Three 3D convolutions with a shortcut: each cell sees the frames around it. Any T >= 1."
 
     def __init__(self, hidden_dim: int = 256):
         super().__init__()
@@ -226,7 +226,7 @@ class CorrelationModule(_Displacement):
         finest = min(channels)
         super().__init__(channels[finest], width)
         self.finest = finest
-        self.strides = strides  # the maps that are told
+        self.strides = strides  # the maps that motion is added to
         self.read = nn.Sequential(
             nn.Conv2d(5, 2 * width, kernel_size=3, padding=1),
             nn.GELU(),

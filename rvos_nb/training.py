@@ -42,6 +42,17 @@ def make_scheduler(optimizer: torch.optim.Optimizer, optim: OptimConfig, steps: 
 
     return LambdaLR(optimizer, share)
 
+# %% ../nbs/40_training.ipynb #3995f70b
+def _answer(model: nn.Module, batch: dict) -> Tensor:
+    "Logits [B,T,1,H,W] for a batch; with a feature cache the frames are not looked at."
+    return model(
+        batch["frames"],
+        batch["text_ids"],
+        batch["text_mask"],
+        clip_index=batch["clip_index"],
+        features=batch.get("features"),
+    )
+
 # %% ../nbs/40_training.ipynb #ce41abeb
 class EpochState:
     "How far the training of `model` is in an epoch, as of the last whole optimizer step."
@@ -118,6 +129,16 @@ class Meter:
         "Since the epoch began, without the time between a crash and a resumption."
         return time.monotonic() - self._start
 
+    def means(self) -> dict[str, float]:
+        "The epoch's row of the history, over all processes."
+        loss, overlap, batches, norm, steps = self.accelerator.reduce(self.sums).tolist()
+        return {
+            "train_loss": loss / max(1, batches),
+            "train_iou": overlap / max(1, batches),
+            "grad_norm": norm / max(1, steps),
+            "train_it_s": self.batches / max(1e-9, self.seconds()),
+        }
+
 # %% ../nbs/40_training.ipynb #a8c86da9
 _MAX_BAD = 5  # steps in a row that may be left out
 
@@ -171,37 +192,6 @@ class FiniteGuard:
         return bool(self.accelerator.reduce(total))  # over all processes
 
 # %% ../nbs/40_training.ipynb #d592255a
-def _answer(model: nn.Module, batch: dict) -> Tensor:
-    "Logits [B,T,1,H,W] for a batch; with a feature cache the frames are not looked at."
-    return model(
-        batch["frames"],
-        batch["text_ids"],
-        batch["text_mask"],
-        clip_index=batch["clip_index"],
-        features=batch.get("features"),
-    )
-
-
-def _means(state: EpochState, accelerator: Accelerator) -> dict[str, float]:
-    "An epoch's row of the history, over all processes."
-    sums = accelerator.reduce(state.sums.to(accelerator.device)).tolist()
-    loss, overlap, batches, norm, steps = sums
-    return {
-        "train_loss": loss / max(1, batches),
-        "train_iou": overlap / max(1, batches),
-        "grad_norm": norm / max(1, steps),
-        "train_it_s": state.batches / max(1e-9, state.seconds),
-    }
-
-
-def _shared(loader: ClipLoader, accelerator: Accelerator | None):
-    "This process's batches of a validation loader, with a bar in the main process."
-    alone = accelerator is None or accelerator.num_processes == 1
-    of, index = (1, 0) if alone else (accelerator.num_processes, accelerator.process_index)
-    batches = loader if alone else loader.share(index, of)
-    return tqdm(batches, desc="validate", unit="batch", leave=False, disable=index > 0)
-
-# %% ../nbs/40_training.ipynb #7b1e8cec
 def train_one_epoch(
     model: nn.Module,
     loader: ClipLoader,
@@ -242,7 +232,7 @@ def train_one_epoch(
         if on_step is not None and on_step(state):
             break
     meter.bar.close()
-    return _means(state, accelerator)
+    return meter.means()
 
 # %% ../nbs/40_training.ipynb #44143b00
 @torch.inference_mode()
@@ -256,7 +246,10 @@ def validate(
     model.eval()
     sums = torch.zeros(3, device=loader.device, dtype=torch.float64)  # loss, IoU, items
     start = time.monotonic()
-    for batch in _shared(loader, accelerator):
+    several = accelerator is not None and accelerator.num_processes > 1
+    index, of = (accelerator.process_index, accelerator.num_processes) if several else (0, 1)
+    batches = loader.share(index, of) if several else loader
+    for batch in tqdm(batches, "validate", unit="batch", leave=False, disable=index > 0):
         with accelerator.autocast() if accelerator else contextlib.nullcontext():
             logits = _answer(model, batch)  # (B, T, 1, H, W)
         loss, _ = loss_fn(logits, batch["masks"], batch["valid"])

@@ -26,7 +26,7 @@ CHAPTERS = {
     0: "Ground",
     1: "Data",
     2: "Model",
-    3: "Loss",
+    3: "Loss and runs",
     4: "Training",
     5: "Use and look",
     6: "Evaluation",
@@ -113,6 +113,7 @@ Built and explained in [{number:02d} {title}](../{notebook}).
 ```{{eval-rst}}
 .. automodule:: rvos_nb.{module}
    :members:
+   :inherited-members:
 ```
 """
 

@@ -64,6 +64,14 @@ def plain_types(app, what, name, obj, options, signature, returns):
     return (plain, returns) if signature else None
 
 
+def only_ours(app, what, name, obj, skip, options):
+    "True for what a class inherits from another package, which documents it itself."
+    code = getattr(obj, "fget", None) or obj  # of a property
+    module = getattr(code, "__module__", None) or ("builtins" if callable(code) else "rvos_nb")
+    return True if what == "class" and not str(module).startswith("rvos_nb") else None
+
+
 def setup(app) -> None:
+    app.connect("autodoc-skip-member", only_ours)
     app.connect("autodoc-process-signature", plain_types)
     app.connect("autodoc-process-docstring", add_parameters)
