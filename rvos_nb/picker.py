@@ -222,6 +222,20 @@ def describe_answer(score: float, unread: list[str]) -> str:  # a `video_score`,
     return said + (f", does not know {names}" if names else "")
 
 # %% ../nbs/54_picker.ipynb #cd894c83
+def _of_all_frames(logits: np.ndarray) -> tuple[np.ndarray, float]:
+    "Of logits [T,h,w]: the marked share of each frame, [T], and the `video_score`."
+    scores = np.stack([confidence(x.astype(np.float32)) for x in logits])
+    return (logits > 0).mean((1, 2)), float(video_score(scores[None])[0])
+
+
+def _score_here(J: np.ndarray | None, share: np.ndarray, t: int) -> str:
+    "What is known of frame `t` in words: J, or the marked share where the truth is not known."
+    if J is None:
+        return f"{share[t]:.1%} of the frame"
+    here = "not labelled" if np.isnan(J[t]) else f"J {J[t]:.2f}"
+    return f"{here} here, {np.nanmean(J):.2f} on average"
+
+# %% ../nbs/54_picker.ipynb #3ebc7fce
 class _Answers:
     "A clip, what a segmenter finds in it, and the pictures of it."
 
@@ -260,9 +274,7 @@ class _Answers:
     def _settle(self) -> None:
         # what concerns all frames, once an answer: a change of the frame must not wait for it
         logits, ids = self.found[self.asked], self.object_ids
-        self.share = (logits > 0).mean((1, 2))
-        scores = np.stack([confidence(x.astype(np.float32)) for x in logits])
-        self.score = float(video_score(scores[None])[0])
+        self.share, self.score = _of_all_frames(logits)
         self.J = None if ids is None else _clip_J(self.clip, logits, ids)
 
     def draw(self, t: int, view: str, alpha: float) -> np.ndarray:
@@ -287,11 +299,7 @@ class _Answers:
         "What the status line says of frame `t`, and values and colour of the strip."
         known = self.J is not None
         values, color = (np.nan_to_num(self.J), TRUE) if known else (self.share, PREDICTED)
-        if not known:
-            score = f"{self.share[t]:.1%} of the frame"
-        else:
-            here = "not labelled" if np.isnan(self.J[t]) else f"J {self.J[t]:.2f}"
-            score = f"{here} here, {np.nanmean(self.J):.2f} on average"
+        score = _score_here(self.J, self.share, t)
         where = f"frame {t + 1} of {len(self.clip.frames)}"
         trust = describe_answer(self.score, self.unread)
         return f"“{self.asked}” · {where} · {score} · {trust}", values, color
