@@ -52,7 +52,7 @@ for _range, _names in (
     ),
     (_AT_LEAST_1, "expressions_per_clip frame_stride copy_paste_frames"),
     (_NOT_NEGATIVE, "epoch_size max_videos copy_paste_clips workers patience max_minutes seed"),
-    (_NOT_NEGATIVE, "checkpoint_minutes weight_decay target_weight"),
+    (_NOT_NEGATIVE, "checkpoint_minutes weight_decay target_weight memory_frames"),
     (_NOT_NEGATIVE, "bce_weight dice_weight focal_weight contrastive_weight presence_weight"),
 ):
     _RANGES.update(dict.fromkeys(_names.split(), _range))
@@ -176,6 +176,7 @@ class ModelConfig(_Group):
     )
 
     target_weight: float = 0.0  # of a classifier that is fitted to the video in use; 0: none
+    memory_frames: int = 0  # earlier frames whose cells a frame in use is compared with; 0: none
     target_ridge: float = 1.0  # how much it shrinks: ridge over the mean variance of a feature
 
     def __post_init__(self):
@@ -194,10 +195,12 @@ def _check_model(cfg: "ModelConfig") -> None:
             f"fuse_strides = {cfg.fuse_strides}: expected no 4 with decoder = 'dynamic', "
             "whose map of stride 4 is the same for all expressions"
         )
-    if cfg.target_weight and (cfg.decoder == "bilinear" or max(cfg.fuse_strides) < 16):
+    coarse = cfg.decoder == "bilinear" or max(cfg.fuse_strides) < 16
+    if (cfg.target_weight or cfg.memory_frames) and coarse:
         raise ConfigError(
-            f"target_weight = {cfg.target_weight}: expected a decoder with a pyramid and a fused "
-            f"stride of 16 or more with it, found {cfg.decoder!r} and {cfg.fuse_strides}"
+            f"target_weight = {cfg.target_weight}, memory_frames = {cfg.memory_frames}: expected a "
+            "decoder with a pyramid and a fused stride of 16 or more with them, found "
+            f"{cfg.decoder!r} and {cfg.fuse_strides}"
         )
     fits = cfg.decoder == "dynamic" and cfg.freeze_text and cfg.pooling == "words"
     if cfg.class_prior and not fits:
@@ -365,7 +368,8 @@ _BEST = dict(
     text_dropout=0.6,
     decoder="dynamic",
     single_object=True,
-    target_weight=0.8,
+    target_weight=0.4,
+    memory_frames=7,
     contrastive_weight=0.0,
     epochs=10,
     weight_decay=0.01,

@@ -15,12 +15,12 @@ from .model import Features
 from .parts import resize
 
 # %% ../nbs/27_target.ipynb #e9af2735
-_STRIDES = ("8", "16")
+STRIDES = ("8", "16")
 
 
 def video_cells(features: Features) -> Tensor:
     "Maps of a clip -> its cells of stride 8, float32 [T,C,h,w]: features of both strides."
-    fine, coarse = (F.normalize(features[s][0].float(), dim=1) for s in _STRIDES)
+    fine, coarse = (F.normalize(features[s][0].float(), dim=1) for s in STRIDES)
     return torch.cat([fine, resize(coarse, fine.shape[-2:])], 1)
 
 # %% ../nbs/27_target.ipynb #950b3095

@@ -21,10 +21,11 @@ from .caches import normalise
 from .config import ConfigError
 from .data import MAX_TOKENS
 from .finished import Spool
+from .memory import Recall
 from .model import Features, RVOSModel
 from .parts import CorrelationModule, resize
 from .runtime import pick_device, pick_precision
-from .target import TargetModel, video_cells
+from .target import STRIDES
 
 # %% ../nbs/49_windows.ipynb #25e9dea5
 def temporal_receptive_field(model: nn.Module) -> int:
@@ -131,16 +132,6 @@ class ModelRunner:
                 parts.append(logits[:, :, 0])  # (n, T, h, w)
         return torch.cat(parts).float()
 
-    def target_model(self) -> TargetModel | None:
-        "An empty target model for a new video; None where the model has none."
-        cfg = self.model.cfg
-        return TargetModel(cfg.target_ridge) if cfg.target_weight else None
-
-    def with_target(self, logits: Tensor, target: TargetModel, cells: Tensor) -> Tensor:
-        "`answer`'s logits with the say of a target model about the `cells` of these frames."
-        scores = resize(target.scores(cells), logits.shape[-2:])
-        return logits + self.model.cfg.target_weight * scores
-
     def finish(self, logits: Tensor, size: tuple[int, int], lone: Sequence[bool]) -> np.ndarray:
         "`answer`'s logits at the size of `view_size`, float32 [N,T,H,W]; `lone`: `postprocess`."
         logits = resize(logits.cpu(), self.view_size(size))
@@ -161,14 +152,12 @@ def online(
     runner: ModelRunner, video, text: Tensor, mask: Tensor, lone: Sequence[bool]
 ) -> Iterator[tuple]:  # (frame, logits float32 [N,H,W])
     "The answers to N expressions in each frame of a `Video`; none knows of a later window."
-    target = runner.target_model()
+    recall = Recall(runner.model.cfg)
     for frames, maps, logits in _windows(runner, video, text, mask):
         for t, frame in enumerate(frames):
             now = logits[:, t : t + 1]
-            if target is not None:
-                cells = video_cells(maps[t])
-                target.add(cells, now)
-                now = runner.with_target(now, target, cells)
+            recall.add(maps[t], now)
+            now = recall.answer(maps[t], now)
             yield frame, runner.finish(now, video.size, lone)[:, 0]
 
 # %% ../nbs/49_windows.ipynb #632f08a7
@@ -176,26 +165,24 @@ class _Seen:
     "What a model sees in the frames of a video, on the disk until the last one is known."
 
     def __init__(self, runner: ModelRunner, stack: contextlib.ExitStack):
-        self.runner, self.spool = runner, Spool(stack)
-        self.target, self.peaks = runner.target_model(), []
+        self.runner, self.spool, self.names, self.peaks = runner, Spool(stack), [], []
+        self.recall = Recall(runner.model.cfg)
 
     def add(self, maps: Features, logits: Tensor) -> None:
         "Take in the next frame: its maps, and logits [N,1,h,w]."
-        n = 3 * len(self.peaks)
+        kept = {s: maps[s] for s in STRIDES if s in maps} | {"logits": logits}
+        self.recall.add(maps, logits)
+        self.names = list(kept)
+        for k, x in enumerate(kept.values()):
+            self.spool.write(len(kept) * len(self.peaks) + k, x.cpu().numpy())
         self.peaks.append(logits.amax((1, 2, 3)))
-        self.spool.write(n, logits.cpu().numpy())
-        if self.target is not None:
-            self.target.add(video_cells(maps), logits)
-            for k, s in enumerate(("8", "16")):
-                self.spool.write(n + 1 + k, maps[s].cpu().numpy())
 
     def answer(self, t: int) -> Tensor:
-        "The logits [N,1,h,w] of frame `t`, after all frames."
-        found = [self.spool.read(3 * t + k) for k in range(3 if self.target is not None else 1)]
-        logits, *maps = (torch.from_numpy(x).to(self.runner.device) for x in found)
-        if self.target is not None:
-            cells = video_cells(dict(zip(("8", "16"), maps)))
-            logits = self.runner.with_target(logits, self.target, cells)
+        "The logits [N,1,h,w] of frame `t`, after all frames; one `t` after the other."
+        names = self.names
+        found = (self.spool.read(len(names) * t + k) for k in range(len(names)))
+        maps = dict(zip(names, (torch.from_numpy(x).to(self.runner.device) for x in found)))
+        logits = self.recall.answer(maps, maps["logits"])
         if self.runner.model.cfg.presence:
             absent = torch.stack(self.peaks).mean(0) < 0
             logits = torch.where(absent[:, None, None, None], -logits.abs(), logits)

@@ -134,7 +134,9 @@ def test_an_absent_object_is_absent_from_the_whole_video(monkeypatch):
 
 
 def test_wrong_knobs_are_refused():
-    with pytest.raises(ConfigError, match="target_weight = 1.0: expected a decoder with a pyramid"):
+    with pytest.raises(
+        ConfigError, match="target_weight = 1.0, memory_frames = 0: expected a decoder"
+    ):
         Config.preset("report", target_weight=1.0)
     with pytest.raises(ConfigError, match="mode = 'both': expected 'offline' or 'online'"):
         RVOSSegmenter(SimpleNamespace(), mode="both")
