@@ -3,14 +3,14 @@
 Each frame is answered once by the model; each memory then changes the same logits:
 
 - `none`: each frame by itself.
-- `features`: feature memory with affinity readout, in the manner of STM and Cutie: cells of every
-  fifth earlier frame (six at most) and of the last one say what similar cells were.
+- `features`: 28_memory, affinity readout in the manner of STM and Cutie: cells of every fifth
+  earlier frame (six at most) and of the last one say what similar cells were.
 - `query`: query propagation in the manner of OnlineRefer, without training: the mean feature of the
   object minus that of the rest, over all frames, looks for the object in each frame.
 - `tracks`: mask pieces linked into tracks by overlap and feature similarity; tracks whose evidence,
   summed over the frames, is below 0.8 of the best track's are taken out.
 - `target, online` and `target, offline`: 27_target, fitted to the frames so far, or to all.
-- `target and features`: the last two together.
+- `target and features`: the target model offline, then the feature memory: the preset `best`.
 
 `J` and `F` are those of the named object, `other` is J with the other objects that are named in the
 clip, `wins` how often the named one has the highest J. The measures of 66_over_time: `decay` of J,
@@ -26,7 +26,6 @@ were made there.
 """
 
 import argparse
-from collections import deque
 from pathlib import Path
 
 import cv2
@@ -45,6 +44,7 @@ from rvos_nb.copy_paste import copy_paste_splits
 from rvos_nb.data import VideoRecord
 from rvos_nb.datasets import load_annotations
 from rvos_nb.fit import demo_run
+from rvos_nb.memory import FeatureMemory
 from rvos_nb.metrics import jf, region_similarity
 from rvos_nb.over_time import decay, identity_switches, recovery, temporal_stability
 from rvos_nb.parts import resize
@@ -56,7 +56,7 @@ from rvos_nb.video import open_video
 from rvos_nb.windows import _windows, tokenise
 
 PATH = HERE / "memory.csv"
-WEIGHT = 0.8  # of the target model: the preset's
+WEIGHT = 0.4  # of the target model: the preset's
 
 
 def added(logits: Tensor, scores: Tensor) -> Tensor:
@@ -82,21 +82,11 @@ def at_cells(logits: Tensor, cells: Tensor) -> Tensor:
 
 
 def feature_memory(logits: Tensor, cells: Tensor) -> Tensor:
-    "Affinity readout from earlier frames: the mean of its log-odds and the logits."
-    coarse = F.avg_pool2d(cells, 2, ceil_mode=True)
-    keys = F.normalize(coarse - coarse.mean((2, 3), keepdim=True), dim=1).flatten(2)  # [T,C,hw]
-    now = at_cells(logits, coarse)
-    out, kept, last = now.clone(), deque(maxlen=6), None
-    for t in range(len(keys)):
-        if seen := [*kept, *([last] if last else [])]:
-            then, p = (torch.cat(x, 1) for x in zip(*seen))
-            shares = (keys[t].T @ then / 0.05).softmax(1)
-            read = torch.logit((p @ shares.T).clamp(1e-3, 1 - 1e-3)).view_as(now[:, t])
-            out[:, t] = (now[:, t] + read) / 2
-        last = keys[t], out[:, t].flatten(1).sigmoid()
-        if t % 5 == 0:
-            kept.append(last)
-    return added(logits, out - now)
+    "The feature memory, as 49_windows uses it."
+    memory, found = FeatureMemory(), []
+    for t in range(len(cells)):
+        found.append(memory.read(cells[t : t + 1], logits[:, t : t + 1]))
+    return torch.cat(found, 1)
 
 
 def query_memory(logits: Tensor, cells: Tensor) -> Tensor:
@@ -186,22 +176,19 @@ def rows_of(record: VideoRecord, texts: list, masks: np.ndarray, images: np.ndar
     objects = list(dict.fromkeys(e.object_ids for e in single))
     truth = np.stack([[record.masks.mask(t, ids) for t in labelled] for ids in objects])
     void = [record.masks.void(t) for t in labelled]
-    known, rows = {}, []
+    stability = temporal_stability(images, masks)
+    rows = []
     for e in single:
         n, own = texts.index(e.text), objects.index(e.object_ids)
         m = masks[n, labelled]
-        if n not in known:
-            J = np.stack([region_similarity(m, g) for g in truth])  # [K,T]
-            known[n] = J, temporal_stability(images, masks[n])
-        J, stability = known[n]
-        others = np.delete(J, own, 0).mean(1)
-        row = dict(
-            J=J[own].mean(), F=np.mean([jf(g, x, v)[1] for g, x, v in zip(truth[own], m, void)])
-        )
-        if len(others):
+        J = np.stack([region_similarity(m, g) for g in truth])  # [K,T]
+        F = [jf(g, x, v)[1] for g, x, v in zip(truth[own], m, void)]
+        row = dict(J=J[own].mean(), F=np.mean(F))
+        if len(objects) > 1:
+            others = np.delete(J, own, 0).mean(1)
             row |= dict(other=others.mean(), wins=float(J[own].mean() > others.max()))
         if len(labelled) > 1:
-            row |= dict(decay=decay(J[own]), stability=stability, switches=identity_switches(J))
+            row |= dict(decay=decay(J[own]), stability=stability[n], switches=identity_switches(J))
             row |= dict(recovery=recovery(J[own], truth[own].any((1, 2))))
         rows.append(row)
     return rows

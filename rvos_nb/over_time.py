@@ -19,21 +19,24 @@ def decay(values: np.ndarray) -> float:
     return float(np.mean(values[:n]) - np.mean(values[-n:]))
 
 # %% ../nbs/66_over_time.ipynb #9c4bcb86
-def temporal_stability(frames: np.ndarray, masks: np.ndarray) -> float:
-    """Mean J between each mask and the one before, warped by optical flow; 1 for a single frame.
+def temporal_stability(frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Mean J between each mask and the one before, warped by optical flow: [...].
 
-    `frames` uint8 [T,H,W,3], `masks` bool [T,H,W]. Two empty masks agree: J is 1 then.
+    `frames` uint8 [T,H,W,3], `masks` bool [...,T,H,W]. Two empty masks agree: J is 1 then, and it is
+    1 where there is one frame only.
     """
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow.setFinestScale(0)  # full resolution: objects may be small
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    rows = masks.reshape(-1, *masks.shape[-3:])
     y, x = np.mgrid[: grey[0].shape[0], : grey[0].shape[1]].astype(np.float32)
-    found = []
-    for before, now, mask, own in zip(grey, grey[1:], masks, masks[1:]):
-        back = flow.calc(now, before, None)  # where each pixel was
+    found = [np.ones(len(rows))] if len(grey) == 1 else []
+    for t in range(1, len(grey)):
+        back = flow.calc(grey[t], grey[t - 1], None)  # where each pixel was
         place = (x + back[..., 0], y + back[..., 1])
-        warped = cv2.remap(mask.astype(np.float32), *place, cv2.INTER_LINEAR) > 0.5
-        found.append(region_similarity(warped, own))
-    return float(np.mean(found)) if found else 1.0
+        before = [cv2.remap(m.astype(np.float32), *place, cv2.INTER_LINEAR) for m in rows[:, t - 1]]
+        found.append(region_similarity(np.stack(before) > 0.5, rows[:, t]))
+    return np.mean(found, 0).reshape(masks.shape[:-3])
 
 # %% ../nbs/66_over_time.ipynb #457cbe3f
 def identity_switches(J: np.ndarray, least: float = 0.1) -> float:
