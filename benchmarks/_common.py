@@ -19,6 +19,10 @@ BACKBONE = "RVOS_BACKBONE_WEIGHTS"  # a state dict of torchvision's mobilenet_v2
 TEXT = "RVOS_TEXT_ENCODER"  # a folder with a BERT-like model; the committed figures: MiniLM-L6
 
 
+# memory.py measures what a memory brings; the other tables are about the model frame by frame
+NO_MEMORY = dict(target_weight=0.0, memory_frames=0)
+
+
 def named(variable: str) -> str:
     "What an environment variable names; ends the program with a line where it is not set."
     return os.environ.get(variable) or sys.exit(f"{variable} is not set; see benchmarks/README.md")

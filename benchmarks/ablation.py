@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _common import HERE, append, backward, is_done, real_parts
+from _common import HERE, NO_MEMORY, append, backward, is_done, real_parts
 
 from rvos_nb.checkpoints import load_best
 from rvos_nb.config import Config
@@ -121,7 +121,7 @@ def config(row: str, data: str, seed: int) -> Config | None:
     if data == "real":
         parts = real_parts()
         if row == "best" or row in MORE:
-            changes = {**parts, **MORE.get(row, {}), **same}
+            changes = {**parts, **NO_MEMORY, **MORE.get(row, {}), **same}
             return Config.preset("best", single_object=row == "best", **changes)
         if row == HEAD:
             frozen = dict(freeze_backbone=True, freeze_text=True, feature_cache=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import tyro
-from _common import append, is_done, real_parts
+from _common import NO_MEMORY, append, is_done, real_parts
 
 from rvos_nb.checkpoints import load_best
 from rvos_nb.config import Config, ModelConfig
@@ -33,7 +33,7 @@ from rvos_nb.runtime import cache_dir, lock, write_text
 from rvos_nb.segmenter import RVOSSegmenter
 
 FOLDS = 3
-ANSWER_KNOBS = {"single_object", "component_ratio"}
+ANSWER_KNOBS = {"single_object", "component_ratio", *NO_MEMORY, "target_ridge"}
 
 
 def fold_data(source: Path, fold: int) -> Path:
@@ -94,7 +94,7 @@ def main() -> None:
         data = fold_data(Path(parts["root"]), fold)
         folder = cache_dir() / "folds" / f"{args.of or args.name}-{fold}-{seed}"
         if not args.of:
-            same = dict(val_every=10_000, seed=seed, out=str(folder))
+            same = dict(val_every=10_000, seed=seed, out=str(folder), **NO_MEMORY)
             preset = Config.preset("best", **{**parts, **same, "root": str(data)})
             trainer = Trainer(
                 tyro.cli(tyro.conf.OmitArgPrefixes[Config], args=flags, default=preset)

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _common import HERE, append, is_done, named, real_parts
+from _common import HERE, NO_MEMORY, append, is_done, named, real_parts
 from folds import FOLDS, fold_data, mean_J
 
 from rvos_nb.checkpoints import load_best
@@ -43,13 +43,14 @@ from rvos_nb.segmenter import RVOSSegmenter
 
 COCO = "RVOS_COCO"  # a folder with images/ and annotations/instances_{train,val}.json
 NEGLIGIBLE = 1e-3  # share of the image
-HALF = (1, 0.7, 0.3)
+HALF, THIRD = (1, 0.7, 0.3), (2, 0.7, 0.3)
 ROWS = {  # shares of videos, windows and whole images; and knobs
     "without": ((), {}),
     "with images": (HALF, {}),
     "with images and presence": (HALF, dict(presence=True, presence_weight=1)),
     "with images, 2 x clips": (HALF, dict(epoch_size=1600)),
     "with images, 4 x clips": (HALF, dict(epoch_size=3200)),
+    "a third images, 2 x clips": (THIRD, dict(epoch_size=1600)),
 }
 
 
@@ -126,7 +127,7 @@ def trained(row: str, seed: int, size: tuple[int, int], data: Path, sets: tuple)
     out = cache_dir() / "images" / name
     mix = ",".join(f"{root}:{share}" for root, share in zip((data, *sets), shares))
     same = dict(root=str(data), mix=mix, image_size=size, seed=seed, val_every=10_000, out=str(out))
-    trainer = Trainer(Config.preset("best", **{**real_parts(), **same, **knobs}))
+    trainer = Trainer(Config.preset("best", **{**real_parts(), **NO_MEMORY, **same, **knobs}))
     if not trainer.finished:
         trainer.begin_run()
         trainer.train_epochs()

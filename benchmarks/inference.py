@@ -27,6 +27,8 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from _common import NO_MEMORY
+
 from rvos_nb.checkpoints import save_checkpoint
 from rvos_nb.config import Config
 from rvos_nb.pictures import read_picture
@@ -47,6 +49,7 @@ TEXTS = [
     "what moves fastest",
 ]
 SMALL = dict(backbone_weights="none", text_encoder="demo-bert", text_weights="none")
+ALONE = SMALL | NO_MEMORY
 PYRAMID = dict(
     backbone="mobilenet_v2",
     decoder="fpn",
@@ -56,7 +59,7 @@ PYRAMID = dict(
     temporal="none",
 )
 MODELS = {
-    "best (mobilenet_v2, shared pyramid, 256x448)": Config.preset("best", **SMALL),
+    "best (mobilenet_v2, shared pyramid, 256x448)": Config.preset("best", **ALONE),
     "demo (tiny backbone, FPN, 96x160)": Config.preset("demo"),
     "report (resnet50, x32, conv3d, 160x288)": Config.preset("report", **SMALL),
     "mobilenet_v2, FPN, 160x288": Config.preset("report", **PYRAMID, **SMALL),

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
-from _common import append, is_done, named, real_parts, train
+from _common import NO_MEMORY, append, is_done, named, real_parts, train
 
 from rvos_nb.config import Config
 from rvos_nb.copy_paste import copy_paste_data
@@ -143,7 +143,7 @@ def trained(videos: Annotations, variant: Variant, seed: int, base: Path) -> tup
         return base, 0.0
     run = cache_dir() / "own_data" / f"run-{'-'.join(map(str, variant))}-{seed}"
     if variant.start == "nothing":
-        cfg = Config.preset("best", **real_parts()).replace(**SHORT)
+        cfg = Config.preset("best", **real_parts(), **NO_MEMORY).replace(**SHORT)
     else:
         cfg = run_settings(base).replace(**SHORT, **FINE)
     root = own_data(videos, variant, seed)

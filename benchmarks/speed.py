@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from inference import SMALL, moving
+from inference import ALONE, moving
 
 from rvos_nb.checkpoints import load_best, save_checkpoint
 from rvos_nb.config import Config
@@ -99,7 +99,7 @@ def main() -> None:
         run = os.environ.get("RVOS_RUN")
         if not run:
             torch.manual_seed(0)
-            cfg = Config.preset("best", **SMALL)
+            cfg = Config.preset("best", **ALONE)
             run = str(Path(folder, "best_model.pth"))
             save_checkpoint(Path(run), RVOSModel(cfg.model), cfg)
         rows = []

@@ -299,6 +299,7 @@ class Predict:
     max_side: int = 0  # make frames smaller whose longer side has more pixels; 0: never
     every: int = 1  # take each n-th frame
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    mode: Literal["offline", "online"] = "offline"  # of a run; online: no look at later windows
     overwrite: bool = False  # replace an earlier prediction in `out`
 
     def run(self) -> int:
@@ -306,7 +307,7 @@ class Predict:
 
         source = one_source(self.run_folder, self.model)
         found = predict(
-            load_segmenter(source, self.device),
+            load_segmenter(source, self.device, mode=self.mode),
             self.video,
             self.expressions,
             self.out,
