@@ -169,14 +169,13 @@ def answered(segmenter: RVOSSegmenter, record: VideoRecord, texts: list[str]) ->
     return torch.cat([logits for _, logits in parts], 1), cells
 
 
-def rows_of(record: VideoRecord, texts: list, masks: np.ndarray, images: np.ndarray) -> list[dict]:
+def rows_of(record: VideoRecord, texts: list, masks: np.ndarray, stability: np.ndarray) -> list:
     "A row an expression of one object, from masks [N,T,H,W] of the texts at the video's size."
     labelled = [t for t in range(len(record.frames)) if record.masks.labelled(t)]
     single = [e for e in record.expressions if e.object_ids and len(e.object_ids) == 1]
     objects = list(dict.fromkeys(e.object_ids for e in single))
     truth = np.stack([[record.masks.mask(t, ids) for t in labelled] for ids in objects])
     void = [record.masks.void(t) for t in labelled]
-    stability = temporal_stability(images, masks)
     rows = []
     for e in single:
         n, own = texts.index(e.text), objects.index(e.object_ids)
@@ -202,13 +201,16 @@ def scored(segmenter: RVOSSegmenter, root: Path, memories: list[str]) -> dict[st
         lone = [read_expression(text).count == 1 for text in texts]
         logits, cells = answered(segmenter, record, texts)
         size = record.masks.size
-        images = np.stack([cv2.resize(i, size[::-1]) for i in open_video(record.frames)])
+        seen = segmenter.runner.view_size(size)
+        images = np.stack([cv2.resize(i, seen[::-1]) for i in open_video(record.frames)])
+        found = []  # of each memory the finished logits [N,T,h,w]
         for name in memories:
-            masks = []
-            for x in MEMORIES[name](logits, cells).split(1, 1):  # frame by frame
-                x = torch.from_numpy(segmenter.runner.finish(x, images.shape[1:3], lone))
-                masks.append((resize(x, size) > 0).numpy())
-            rows[name] += rows_of(record, texts, np.concatenate(masks, 1), images)
+            parts = MEMORIES[name](logits, cells).split(1, 1)  # frame by frame
+            found.append(np.concatenate([segmenter.runner.finish(x, size, lone) for x in parts], 1))
+        stability = temporal_stability(images, np.stack(found) > 0)  # the flow is the same for all
+        for name, x, stable in zip(memories, found, stability):
+            masks = (resize(torch.from_numpy(x), size) > 0).numpy()
+            rows[name] += rows_of(record, texts, masks, stable)
     frames = {name: pd.DataFrame(r) for name, r in rows.items()}
     return {
         n: dict(expressions=len(f)) | f.astype(float).mean().to_dict() for n, f in frames.items()
