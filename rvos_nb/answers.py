@@ -39,6 +39,19 @@ def video_score(scores: np.ndarray) -> np.ndarray:
     "Scores of frames [N,T] -> of the video [N]: the mean over frames with anything marked."
     return scores.sum(1) / np.maximum((scores > 0).sum(1), 1)
 
+# %% ../nbs/48_answers.ipynb #dbfa6c86
+_LOW = 0.6  # a score below: low confidence
+
+
+def describe_answer(score: float, unread: list[str]) -> str:  # a `video_score`, `unread_words`
+    "How far an answer can be trusted, in words."
+    if score == 0:
+        said = "marked nowhere"
+    else:
+        said = f"probability {score:.2f}" + ", low confidence" * (score < _LOW)
+    names = ", ".join(f"“{word}”" for word in unread)
+    return said + (f", does not know {names}" if names else "")
+
 # %% ../nbs/48_answers.ipynb #68c1a95d
 def answer_rows(
     expressions: Sequence[str],  # N texts

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 # %% ../nbs/55_app.ipynb #397c8351
+from .answers import describe_answer
 from .config import ConfigError, RVOSError
 from .data import VideoRecord
 from .datasets import load_annotations
@@ -22,7 +23,6 @@ from .draw import PALETTE, write_video
 from .fit import demo_run
 from .download import is_hub_id
 from .metrics import region_similarity
-from .picker import describe_answer
 from .runtime import new_outputs, write_text
 from rvos_nb.segmenter import (
     SEGMENTERS,

@@ -46,11 +46,8 @@ for _range, _names in (
     (_POSITIVE, "lr max_grad_norm hidden_dim heads target_ridge"),
     (_BELOW_1, "dropout head_dropout word_dropout text_dropout dev_fraction image_epochs warmup"),
     (_PROBABILITY, "copy_paste_prob negative_text_prob component_ratio"),
-    (
-        _AT_LEAST_1,
-        "clip_len shapes_clips max_stride batch_size epochs grad_accum_steps val_every val_window",
-    ),
-    (_AT_LEAST_1, "expressions_per_clip frame_stride copy_paste_frames"),
+    (_AT_LEAST_1, "clip_len shapes_clips max_stride batch_size epochs grad_accum_steps"),
+    (_AT_LEAST_1, "val_every val_window expressions_per_clip frame_stride copy_paste_frames"),
     (_NOT_NEGATIVE, "epoch_size max_videos copy_paste_clips workers patience max_minutes seed"),
     (_NOT_NEGATIVE, "checkpoint_minutes weight_decay target_weight memory_frames"),
     (_NOT_NEGATIVE, "bce_weight dice_weight focal_weight contrastive_weight presence_weight"),
@@ -163,17 +160,11 @@ class ModelConfig(_Group):
     head_dropout: float = 0.0  # in the head; with decoder "dynamic": of the backbone's features
     word_dropout: float = 0.0  # probability that a training step does not see a word
     text_dropout: float = 0.0  # probability that the fusion gets no text: the class prior must do
-    temporal: Literal["conv3d", "correlation", "none"] = (
-        "none"  # Conv3d after fusion; motion before it
-    )
-    decoder: Literal["bilinear", "fpn", "dynamic"] = (
-        "fpn"  # x32; a pyramid; a pyramid shared by all
-    )
+    temporal: Literal["conv3d", "correlation", "none"] = "none"  # after fusion; motion before it
+    decoder: Literal["bilinear", "fpn", "dynamic"] = "fpn"  # x32; a pyramid; one shared by all
     presence: bool = False  # a head that says, frame by frame, whether the object is there at all
     single_object: bool = False  # of a mask in several pieces keep the most confident ones
-    component_ratio: float = (
-        0.8  # a piece stays when its peak logit reaches this share of the highest
-    )
+    component_ratio: float = 0.8  # a piece stays when its peak reaches this share of the highest
 
     target_weight: float = 0.0  # of a classifier that is fitted to the video in use; 0: none
     memory_frames: int = 0  # earlier frames whose cells a frame in use is compared with; 0: none

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 # %% ../nbs/54_picker.ipynb #7fe50eb8
-from .answers import confidence, video_score
+from .answers import confidence, describe_answer, video_score
 from .config import RVOSError
 from .data import Expression, VideoRecord
 from .datasets import load_annotations
@@ -207,19 +207,6 @@ class _Screen(widgets.VBox):
                 setattr(widget, name, value)
         finally:
             self.quiet = False
-
-# %% ../nbs/54_picker.ipynb #dbfa6c86
-_LOW = 0.6  # a score below: low confidence
-
-
-def describe_answer(score: float, unread: list[str]) -> str:  # a `video_score`, `unread_words`
-    "How far an answer can be trusted, in words."
-    if score == 0:
-        said = "marked nowhere"
-    else:
-        said = f"probability {score:.2f}" + ", low confidence" * (score < _LOW)
-    names = ", ".join(f"“{word}”" for word in unread)
-    return said + (f", does not know {names}" if names else "")
 
 # %% ../nbs/54_picker.ipynb #cd894c83
 def _of_all_frames(logits: np.ndarray) -> tuple[np.ndarray, float]:

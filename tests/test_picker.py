@@ -17,6 +17,7 @@ import ipywidgets as widgets
 import numpy as np
 import pytest
 from clips import Bright, untrained
+from rvos_nb.answers import describe_answer
 from rvos_nb.checkpoints import save_checkpoint
 from rvos_nb.config import Config, RVOSError
 from rvos_nb.data import IdMasks
@@ -28,7 +29,6 @@ from rvos_nb.picker import (
     _OWN,
     VideoPicker,
     _bar_strip,
-    describe_answer,
     own_picker,
 )
 from rvos_nb.shapes import make_shapes
