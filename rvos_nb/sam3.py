@@ -68,7 +68,8 @@ class _Tracks(NamedTuple):
     def of(cls, masks: Spool) -> "_Tracks":
         # from what `_track` wrote and said, perhaps before an interruption: JSON's keys are text
         ids, *about = masks.about
-        return cls(masks, ids, *({int(i): v for i, v in x.items()} for x in about))
+        prompts, scores = [{int(i): v for i, v in x.items()} for x in about]
+        return cls(masks, ids, prompts, scores)
 
     @property
     def objects(self) -> list[int]:

@@ -211,7 +211,7 @@ class RVOSSegmenter(Segmenter):
         text, mask = self.runner.encode_text(tokens)
         remembers = self.model.cfg.target_weight or self.model.cfg.presence
         answers = offline if self.mode == "offline" and remembers else online
-        for frame, logits in answers(self.runner, video, text, mask, lone):
+        for frame, logits in answers(self.runner, video, text, mask, lone=lone):
             yield FrameMasks(frame, logits)
 
 # %% ../nbs/51_segmenter.ipynb #74c84794
@@ -239,7 +239,7 @@ def load_segmenter(
         known = f"known names: {', '.join(SEGMENTERS)}"
         raise RVOSError(f"{source}: no such run folder or checkpoint, no known segmenter; {known}")
     model = folded(load_best(source, pick_device(device))[0])
-    return RVOSSegmenter(model, window, device, path.stem, mode)
+    return RVOSSegmenter(model, window, device, path.stem, mode=mode)
 
 # %% ../nbs/51_segmenter.ipynb #652f235e
 _OUTPUTS = ("overlay.mp4", "masks", "scores.json")  # the last one says that all are whole
