@@ -435,7 +435,9 @@ def grounded_sam2(
     model = None
     if chooser not in ("", "chooser"):
         model = load_segmenter(chooser, device)
-        model.model.cfg.single_object = False  # a judge looks at the whole map
+        cfg = model.model.cfg
+        cfg.single_object = False  # a judge looks at the whole map, frame by frame
+        cfg.target_weight = cfg.memory_frames = 0
     found = load_detector(detector, device)
     choose = bool(chooser) or found.names_only
     return _GroundedSam2(found, Sam2Tracker(tracker, device), choose=choose, model=model)
