@@ -173,6 +173,8 @@ def rows_of(record: VideoRecord, texts: list, masks: np.ndarray, stability: np.n
     "A row an expression of one object, from masks [N,T,H,W] of the texts at the video's size."
     labelled = [t for t in range(len(record.frames)) if record.masks.labelled(t)]
     single = [e for e in record.expressions if e.object_ids and len(e.object_ids) == 1]
+    if not single:
+        return []
     objects = list(dict.fromkeys(e.object_ids for e in single))
     truth = np.stack([[record.masks.mask(t, ids) for t in labelled] for ids in objects])
     void = [record.masks.void(t) for t in labelled]
