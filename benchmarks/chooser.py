@@ -227,7 +227,9 @@ def trained(data: str, seed: int) -> Path:
 
 def segmenter_judges(data: str, seed: int) -> dict[str, Judge]:
     segmenter = load_segmenter(trained(data, seed), device="cpu")
-    segmenter.model.cfg.single_object = False  # a judge looks at the whole map
+    cfg = segmenter.model.cfg
+    cfg.single_object = False  # a judge looks at the whole map, frame by frame
+    cfg.target_weight = cfg.memory_frames = 0
     return {
         "logits": Judge(segmenter=segmenter, claims=False),
         "logits + geometry": Judge(segmenter=segmenter),

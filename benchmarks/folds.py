@@ -23,7 +23,7 @@ import torch
 import tyro
 from _common import NO_MEMORY, append, is_done, real_parts
 
-from rvos_nb.checkpoints import load_best
+from rvos_nb.checkpoints import _ANSWERS, load_best
 from rvos_nb.config import Config, ModelConfig
 from rvos_nb.copy_paste import copy_paste_splits
 from rvos_nb.datasets import load_annotations
@@ -33,7 +33,6 @@ from rvos_nb.runtime import cache_dir, lock, write_text
 from rvos_nb.segmenter import RVOSSegmenter
 
 FOLDS = 3
-ANSWER_KNOBS = {"single_object", "component_ratio", *NO_MEMORY, "target_ridge"}
 
 
 def fold_data(source: Path, fold: int) -> Path:
@@ -59,7 +58,7 @@ def answer_config(flags: list[str], trained: ModelConfig, of: str) -> ModelConfi
     "The trained config with flags that only change how it answers; others end the program."
     cfg = tyro.cli(tyro.conf.OmitArgPrefixes[ModelConfig], args=flags, default=trained)
     old = asdict(trained)
-    if other := [k for k, v in asdict(cfg).items() if v != old[k] and k not in ANSWER_KNOBS]:
+    if other := [k for k, v in asdict(cfg).items() if v != old[k] and k not in _ANSWERS]:
         sys.exit(f"--of {of}: {other[0]} needs a training of its own")
     return cfg
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from .config import ModelConfig
 from .model import Features
 from .parts import resize
-from .target import TargetModel, video_cells
+from .target import STRIDES, TargetModel, video_cells
 
 # %% ../nbs/28_memory.ipynb #e7259440
 class FeatureMemory:
@@ -53,6 +53,7 @@ class Recall:
         self.weight = cfg.target_weight
         self.target = TargetModel(cfg.target_ridge) if cfg.target_weight else None
         self.features = FeatureMemory(cfg.memory_frames) if cfg.memory_frames else None
+        self.strides = STRIDES if self.target or self.features else ()  # of the maps that are asked
 
     def add(self, maps: Features, logits: Tensor) -> None:
         "Remember a frame: maps of a clip with one frame, logits [N,1,h,w]."
@@ -61,7 +62,7 @@ class Recall:
 
     def answer(self, maps: Features, logits: Tensor) -> Tensor:
         "The logits of the next frame, which was added, with the memories' say."
-        if self.target is None and self.features is None:
+        if not self.strides:
             return logits
         cells = video_cells(maps)
         if self.target is not None:

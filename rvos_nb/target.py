@@ -35,6 +35,7 @@ class TargetModel:
         self.ridge = ridge
         self.count, self.first, self.second = 0, 0, 0  # of all cells
         self.weight, self.sums = 0, 0  # of the marked and the other cells of each expression
+        self._fitted = None  # the classifier, until the next frame is added
 
     def add(self, cells: Tensor, logits: Tensor) -> None:
         "Remember frames: cells [T,C,h,w] and what the model says of them, logits [N,T,H,W]."
@@ -47,6 +48,7 @@ class TargetModel:
         self.second = self.second + x.T @ x
         self.weight = self.weight + both.sum(-1)
         self.sums = self.sums + both @ x
+        self._fitted = None
 
     def classifier(self) -> tuple[Tensor, Tensor]:
         "Weights [N,C] and biases [N] of what was added so far; 0 where no cell was ever marked."
@@ -64,5 +66,7 @@ class TargetModel:
 
     def scores(self, cells: Tensor) -> Tensor:
         "How much each cell of [T,C,h,w] looks like each object: log-odds [N,T,h,w]."
-        q, bias = self.classifier()
+        if self._fitted is None:
+            self._fitted = self.classifier()
+        q, bias = self._fitted
         return torch.einsum("nc,tchw->nthw", q, cells) + bias[:, None, None, None]

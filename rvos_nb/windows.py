@@ -25,7 +25,6 @@ from .memory import Recall
 from .model import Features, RVOSModel
 from .parts import CorrelationModule, resize
 from .runtime import pick_device, pick_precision
-from .target import STRIDES
 
 # %% ../nbs/49_windows.ipynb #25e9dea5
 def temporal_receptive_field(model: nn.Module) -> int:
@@ -170,7 +169,7 @@ class _Seen:
 
     def add(self, maps: Features, logits: Tensor) -> None:
         "Take in the next frame: its maps, and logits [N,1,h,w]."
-        kept = {s: maps[s] for s in STRIDES if s in maps} | {"logits": logits}
+        kept = {s: maps[s] for s in self.recall.strides} | {"logits": logits}
         self.recall.add(maps, logits)
         self.names = list(kept)
         for k, x in enumerate(kept.values()):

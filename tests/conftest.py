@@ -50,3 +50,12 @@ def davis() -> Path:
 def weights() -> Path:
     "Folder of pretrained weight files."
     return folder_from("RVOS_WEIGHTS", "a folder of pretrained weights")
+
+
+@pytest.fixture
+def drive(tmp_path, monkeypatch):
+    "A folder that counts as a mounted Drive, and a home of this test's own."
+    monkeypatch.setattr("rvos_nb.runtime.DRIVE_MOUNT", str(tmp_path / "drive"))
+    monkeypatch.setenv("RVOS_HOME", str(tmp_path / "home"))
+    (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
+    return tmp_path / "drive" / "MyDrive"

@@ -428,15 +428,6 @@ def test_a_full_disk_is_said_and_loses_nothing(data, whole, tmp_path, monkeypatc
 # --- a mounted Drive
 
 
-@pytest.fixture
-def drive(tmp_path, monkeypatch):
-    "A folder that counts as a mounted Drive, and a home of this test's own."
-    monkeypatch.setattr(runtime, "DRIVE_MOUNT", str(tmp_path / "drive"))
-    monkeypatch.setenv("RVOS_HOME", str(tmp_path / "home"))
-    (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
-    return tmp_path / "drive" / "MyDrive"
-
-
 @pytest.mark.slow
 def test_a_run_on_a_drive_that_goes_and_comes_back(
     data, whole, drive, tmp_path, monkeypatch, capsys

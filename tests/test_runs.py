@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from rvos_nb import runtime
 from rvos_nb.config import RunConfig, RVOSError
 from rvos_nb.runs import DriveSync, setup_run
 from rvos_nb.runtime import backup_path, lock_run, resumable, write_text
@@ -14,15 +13,6 @@ from rvos_nb.runtime import backup_path, lock_run, resumable, write_text
 
 def content(out: Path) -> dict[str, str]:
     return {p.relative_to(out).as_posix(): p.read_text() for p in out.rglob("*") if p.is_file()}
-
-
-@pytest.fixture
-def drive(tmp_path, monkeypatch):
-    "A folder that counts as a mounted Drive, and a home of this test's own."
-    monkeypatch.setattr(runtime, "DRIVE_MOUNT", str(tmp_path / "drive"))
-    monkeypatch.setenv("RVOS_HOME", str(tmp_path / "home"))
-    (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
-    return tmp_path / "drive" / "MyDrive"
 
 
 def break_drive(fault: str, target: Path, aside: Path) -> None:

@@ -412,15 +412,6 @@ def test_which_paths_are_on_a_mounted_drive(tmp_path):
     assert not on_mounted_drive("/tmp", tmp_path / "none")
 
 
-@pytest.fixture
-def drive(tmp_path, monkeypatch):
-    "A folder that counts as a mounted Drive, and a home of this test's own."
-    monkeypatch.setattr(runtime, "DRIVE_MOUNT", str(tmp_path / "drive"))
-    monkeypatch.setenv("RVOS_HOME", str(tmp_path / "home"))
-    (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
-    return tmp_path / "drive" / "MyDrive"
-
-
 def test_a_path_on_drive_mounts_it_or_says_that_it_is_not_mounted(drive, monkeypatch, tmp_path):
     mount_drive("", "data", drive / "davis")
     drive.rmdir()
