@@ -6,7 +6,7 @@
 __all__ = ['run_app', 'write_space']
 
 # %% ../nbs/55_app.ipynb #9e5e3623
-import html, importlib.util, os, shutil, tempfile, threading, zipfile
+import dataclasses, html, importlib.util, os, shutil, tempfile, threading, zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ from rvos_nb.segmenter import (
 )
 from .shapes import shapes_data
 from .sharing import pack_run
-from .video import Video, open_video
+from .video import Frame, Video, open_video
 from .windows import EXPRESSIONS_AT_ONCE
 
 # %% ../nbs/55_app.ipynb #334a60d2
@@ -92,14 +92,22 @@ class _Watched(Segmenter):
         self.J = {}  # expression -> J of each frame, NaN where the truth is not known
 
     def stream(self, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
-        return self._stream(self.segmenter.stream(video, expressions), video, expressions)
+        watched = dataclasses.replace(video, read=lambda: self._read(video))
+        return self._stream(self.segmenter.stream(watched, expressions), video, expressions)
+
+    def _read(self, video: Video) -> Iterator[Frame]:
+        "The frames; a model that looks at all of them before it answers is stopped here."
+        for t, frame in enumerate(video.read()):
+            if self.job.cancelled.is_set():
+                raise _Cancelled
+            if t >= _MAX_FRAMES:
+                raise RVOSError(_too_long(f"more than {_MAX_FRAMES}"))
+            yield frame
 
     def _stream(self, answers, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
         for t, found in enumerate(answers):
             if self.job.cancelled.is_set():
                 raise _Cancelled
-            if t >= _MAX_FRAMES:
-                raise RVOSError(_too_long(f"more than {_MAX_FRAMES}"))
             if self.record:
                 self._measure(t, found, expressions)
             yield found

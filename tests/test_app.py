@@ -1,5 +1,6 @@
 "The app: its parts, and the page that `rvos app` serves, in Chromium."
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -33,6 +34,7 @@ from rvos_nb.cli import main
 from rvos_nb.config import ConfigError, RVOSError
 from rvos_nb.draw import write_video
 from rvos_nb.segmenter import FrameMasks, load_segmenter
+from rvos_nb.video import open_video
 from test_picker import find_chromium
 from tiny_pretrained import tiny_clipseg
 
@@ -141,10 +143,10 @@ def test_nothing_to_look_at(desk, tmp_path):
 def test_long_videos_are_refused(desk, tmp_path, monkeypatch):
     monkeypatch.setattr("rvos_nb.app._MAX_FRAMES", 5)
     assert "8 frames: expected up to 5" in ask(desk, clip_file(tmp_path), "the dog")[0]
-    video = [0] * 7
+    video = dataclasses.replace(open_video(moving(7)), length=None)
     watched = _Watched(desk.segmenter, desk.jobs["a"], None, progress=nothing)
     with pytest.raises(RVOSError, match="more than 5"):  # a length that nobody announced
-        list(watched._stream(iter(video), type("V", (), {"length": None}), ["the dog"]))
+        list(watched.stream(video, ["the dog"]))
     assert _MAX_FRAMES >= 1000
 
 
@@ -160,6 +162,24 @@ def test_cancelling_frees_the_worker_and_leaves_nothing(desk, tmp_path):
     assert not folder.exists() and not desk.lock.locked()
     desk.segmenter.job = None
     assert "rvos-answer" in ask(desk, clip, "the dog")[0]
+
+
+def test_a_look_at_all_frames_is_stopped_too(desk, tmp_path):
+    class Looks(Slow):
+        "Reads the whole video before its first answer, as a memory does."
+
+        def stream(self, video, expressions):
+            for _ in video.read():
+                self.frames += 1
+                if self.frames == 3:
+                    self.job.cancelled.set()
+            yield from super().stream(video, expressions)
+
+    desk.segmenter = Looks()
+    desk.begin("a")
+    desk.segmenter.job = desk.jobs["a"]
+    answer = desk.work("a", _OWN, clip_file(tmp_path), "the dog", progress=nothing)
+    assert "cancelled" in answer[0] and desk.segmenter.frames == 3
 
 
 def test_one_job_at_a_time(desk, tmp_path):
