@@ -1,4 +1,4 @@
-"""The preset `best`, frame by frame, on real video, on the CPU, from nothing: copy-paste clips,
+"""The preset `best` on real video, on the CPU, from nothing: copy-paste clips,
 feature cache, training and the closing table all count. Writes best_on_davis/.
 
 Scored with the last weights of the fixed schedule: on the val videos, and on 36 copy-paste clips
@@ -21,7 +21,6 @@ from rvos_nb.datasets import load_annotations
 
 FLAGS = ["--preset", "best", "--data", f"${DAVIS}", "--backbone-weights", f"${BACKBONE}"]
 FLAGS += ["--text-encoder", f"${TEXT}", "--device", "cpu"]
-FLAGS += ["--target-weight", "0", "--memory-frames", "0"]  # frame by frame; see memory.py
 
 
 def main() -> None:

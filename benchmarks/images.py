@@ -8,7 +8,8 @@ one's expression), and on COCO's validation images as they are,
 with made expressions. There `J` is that of expressions of one object, by kind too; `swapped` is
 what the mask of another object's expression scores; `own_wins` is the share of masks that fit their
 own object better than any other named one; `none_right` is the share of expressions of nothing
-that mark less than a thousandth of the image.
+that mark less than a thousandth of the image. `wide recipe` draws its copy-paste clips by the
+recipe of _wide_recipe.py.
 
     RVOS_DAVIS=... RVOS_COCO=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... \\
         python benchmarks/images.py [--rows "with images"] [--seeds 0 1] [--size 256 448] [--fold 0]
@@ -28,10 +29,12 @@ import pandas as pd
 import torch
 from _common import HERE, NO_MEMORY, append, is_done, named, real_parts
 from folds import FOLDS, fold_data, mean_J
+from _wide_recipe import in_place
 
 from rvos_nb.checkpoints import load_best
 from rvos_nb.config import Config
-from rvos_nb.copy_paste import copy_paste_splits
+from rvos_nb import sources
+from rvos_nb.copy_paste import copy_paste_clips, copy_paste_splits
 from rvos_nb.data import VideoRecord, other_expression
 from rvos_nb.datasets import load_annotations
 from rvos_nb.fit import Trainer
@@ -51,6 +54,10 @@ ROWS = {  # shares of videos, windows and whole images; and knobs
     "with images, 2 x clips": (HALF, dict(epoch_size=1600)),
     "with images, 4 x clips": (HALF, dict(epoch_size=3200)),
     "a third images, 2 x clips": (THIRD, dict(epoch_size=1600)),
+    "wide recipe, 2 x clips": (
+        HALF,
+        dict(epoch_size=1600, copy_paste_clips=960, copy_paste_frames=1),
+    ),
 }
 
 
@@ -127,7 +134,10 @@ def trained(row: str, seed: int, size: tuple[int, int], data: Path, sets: tuple)
     out = cache_dir() / "images" / name
     mix = ",".join(f"{root}:{share}" for root, share in zip((data, *sets), shares))
     same = dict(root=str(data), mix=mix, image_size=size, seed=seed, val_every=10_000, out=str(out))
+    if row.startswith("wide"):
+        sources.copy_paste_clips = in_place(load_annotations(sets[1], "train"))
     trainer = Trainer(Config.preset("best", **{**real_parts(), **NO_MEMORY, **same, **knobs}))
+    sources.copy_paste_clips = copy_paste_clips
     if not trainer.finished:
         trainer.begin_run()
         trainer.train_epochs()

@@ -1,6 +1,9 @@
-"""What kinds of memory bring: appends to memory.csv, one row a (run, data, memory).
+"""What memory and a second look bring: memory.csv, one row a (run, data, looks, memory).
 
-Each frame is answered once by the model; each memory then changes the same logits:
+Each frame is answered once by the model, or twice (`looks`): the second time closer, with frames
+1.25 times larger, at objects that seem to fill less than 6 % of the frame, from further away, with
+frames 0.8 times as large, at others; the answer is the mean. Each memory then changes the same
+logits:
 
 - `none`: each frame by itself.
 - `features`: 28_memory, affinity readout in the manner of STM and Cutie: cells of every fifth
@@ -17,15 +20,18 @@ clip, `wins` how often the named one has the highest J. The measures of 66_over_
 `stability`, `switches` in 100 frames, `recovery` after an occlusion.
 
     RVOS_DAVIS=... RVOS_COCO=... python benchmarks/memory.py RUN [RUN ...] --data videos
-    python benchmarks/memory.py --data shapes
+    python benchmarks/memory.py [RUN] --data shapes
 
 `--data videos` takes val videos, composed clips of both recipes of recipes.py and val images,
-`--data shapes` the demo's run and clips of another seed. With `--fold`, RUN is one that images.py
+`--data shapes` talking shapes of another seed: expressions about looks, as the demo's run (the
+one that is taken without RUN) knows them, and of all kinds, where shapes look alike, hide each
+other, leave and return. With `--fold`, RUN is one that images.py
 trained without that fold, and the fold's videos, composed clips and images are scored: the choices
 were made there.
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -148,6 +154,7 @@ def track_memory(logits: Tensor, cells: Tensor) -> Tensor:
     return torch.from_numpy(out)
 
 
+BOTH = "target and features"
 MEMORIES = {
     "none": lambda logits, cells: logits,
     "features": feature_memory,
@@ -155,18 +162,44 @@ MEMORIES = {
     "tracks": track_memory,
     "target, online": lambda *known: target_memory(*known, online=True),
     "target, offline": target_memory,
-    "target and features": lambda logits, c: feature_memory(target_memory(logits, c), c),
+    BOTH: lambda logits, c: feature_memory(target_memory(logits, c), c),
 }
+SMALL, CLOSER, FURTHER = 0.06, 1.25, 0.8  # share of the frame, scales
+WAYS = [*((1, memory) for memory in MEMORIES), (2, "none"), (2, BOTH)]  # looks, memory
+
+
+def look(
+    segmenter: RVOSSegmenter, record: VideoRecord, texts: list[str], scale: float = 1
+) -> tuple:
+    "(logits [N,T,h,w], cells [T,C,h,w]) of a video whose frames are seen so many times larger."
+    runner, model, video = segmenter.runner, segmenter.model, open_video(record.frames)
+    text, mask = runner.encode_text(tokenise(model.tokenizer, texts))
+    cfg = model.cfg
+    size = tuple(32 * round(scale * n / 32) for n in cfg.image_size)
+    model.cfg = dataclasses.replace(cfg, image_size=size)
+    parts = [(maps, logits) for _, maps, logits in _windows(runner, video, text, mask)]
+    model.cfg = cfg
+    cells = torch.cat([video_cells(m) for maps, _ in parts for m in maps])
+    return torch.cat([logits for _, logits in parts], 1), cells
 
 
 @torch.inference_mode()
-def answered(segmenter: RVOSSegmenter, record: VideoRecord, texts: list[str]) -> tuple:
-    "(logits [N,T,h,w], cells [T,C,h,w]) of a video."
-    runner, video = segmenter.runner, open_video(record.frames)
-    text, mask = runner.encode_text(tokenise(segmenter.model.tokenizer, texts))
-    parts = [(maps, logits) for _, maps, logits in _windows(runner, video, text, mask)]
-    cells = torch.cat([video_cells(m) for maps, _ in parts for m in maps])
-    return torch.cat([logits for _, logits in parts], 1), cells
+def answered(segmenter: RVOSSegmenter, record: VideoRecord, texts: list[str], looks: set) -> dict:
+    "{looks: (logits, cells)} of a video; cells are those of the closest look."
+    logits, cells = look(segmenter, record, texts)
+    found = {1: (logits, cells)}
+    if 2 not in looks:
+        return found
+    areas = (logits > 0).float().mean((2, 3))  # [N,T]
+    small = areas.sum(1) / (areas > 0).sum(1).clamp(min=1) < SMALL
+    groups = [(s, g) for s, g in ((FURTHER, ~small), (CLOSER, small)) if g.any()]
+    for scale, group in groups:  # the closer look comes last and is the finest
+        again, fine = look(segmenter, record, [t for t, g in zip(texts, group) if g], scale)
+        size = max(logits.shape[-2:], again.shape[-2:])
+        logits = resize(logits, size)
+        logits[group] = (logits[group] + resize(again, size)) / 2
+        cells = fine if scale == CLOSER else cells
+    return found | {2: (logits, cells)}
 
 
 def rows_of(record: VideoRecord, texts: list, masks: np.ndarray, stability: np.ndarray) -> list:
@@ -195,34 +228,35 @@ def rows_of(record: VideoRecord, texts: list, masks: np.ndarray, stability: np.n
     return rows
 
 
-def scored(segmenter: RVOSSegmenter, root: Path, memories: list[str]) -> dict[str, dict]:
-    "The means over the expressions of a val split, for each memory."
-    rows = {name: [] for name in memories}
+def scored(segmenter: RVOSSegmenter, root: Path, ways: list[tuple]) -> dict[tuple, dict]:
+    "The means over the expressions of a val split, for each of the `ways` (looks, memory)."
+    rows, looks = {way: [] for way in ways}, {n for n, _ in ways}
     for record in load_annotations(root, "val").values():
         texts = list(dict.fromkeys(e.text for e in record.expressions))
         lone = [read_expression(text).count == 1 for text in texts]
-        logits, cells = answered(segmenter, record, texts)
+        answers = answered(segmenter, record, texts, looks)
         size = record.masks.size
         seen = segmenter.runner.view_size(size)
         images = np.stack([cv2.resize(i, seen[::-1]) for i in open_video(record.frames)])
-        found = []  # of each memory the finished logits [N,T,h,w]
-        for name in memories:
-            parts = MEMORIES[name](logits, cells).split(1, 1)  # frame by frame
+        found = []  # in each of the ways the finished logits [N,T,h,w]
+        for n, memory in ways:
+            parts = MEMORIES[memory](*answers[n]).split(1, 1)  # frame by frame
             found.append(np.concatenate([segmenter.runner.finish(x, size, lone) for x in parts], 1))
         stability = temporal_stability(images, np.stack(found) > 0)  # the flow is the same for all
-        for name, x, stable in zip(memories, found, stability):
+        for way, x, stable in zip(ways, found, stability):
             masks = (resize(torch.from_numpy(x), size) > 0).numpy()
-            rows[name] += rows_of(record, texts, masks, stable)
-    frames = {name: pd.DataFrame(r) for name, r in rows.items()}
+            rows[way] += rows_of(record, texts, masks, stable)
+    frames = {way: pd.DataFrame(r) for way, r in rows.items()}
     return {
-        n: dict(expressions=len(f)) | f.astype(float).mean().to_dict() for n, f in frames.items()
+        w: dict(expressions=len(f)) | f.astype(float).mean().to_dict() for w, f in frames.items()
     }
 
 
 def sets_of(args) -> dict[str, Path]:
     "The data that are scored, by name."
     if args.data == "shapes":
-        return {"shapes, another seed": shapes_data(seed=2026, n_train=1)}
+        kinds = {"shapes, another seed": "attribute", "shapes of all kinds, another seed": "all"}
+        return {k: shapes_data(split_kind=v, seed=2026, n_train=1) for k, v in kinds.items()}
     coco, davis, root = Path(named(COCO)), Path(named(DAVIS)), cache_dir() / "images"
     if args.fold is not None:
         coco, davis = fold_images(coco, args.fold), fold_data(davis, args.fold)
@@ -254,13 +288,18 @@ def main() -> None:
     sets = sets_of(args)
     for run in args.runs or [demo_run()]:
         name = run.name if args.runs else "demo"
+        segmenter = load_segmenter(run / "last.pth" if args.runs else run, device="cpu")
         for data, root in sets.items():
-            left = [m for m in args.memories if not is_done(PATH, run=name, data=data, memory=m)]
-            if not left:
+            key = dict(run=name, data=data)
+            ways = [
+                (n, memory)
+                for n, memory in WAYS
+                if memory in args.memories and not is_done(PATH, **key, looks=n, memory=memory)
+            ]
+            if not ways:
                 continue
-            segmenter = load_segmenter(run / "last.pth" if args.runs else run, device="cpu")
-            found = scored(segmenter, root, left)
-            rows = [dict(run=name, data=data, memory=m) | row for m, row in found.items()]
+            found = scored(segmenter, root, ways)
+            rows = [key | dict(looks=n, memory=m) | row for (n, m), row in found.items()]
             for row in rows:
                 append(PATH, row)
             print(pd.DataFrame(rows).round(3).to_string(index=False), flush=True)

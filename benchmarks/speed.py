@@ -1,15 +1,20 @@
-"""Frames a second of the preset `best` on video of 480p: as it was trained against what
-`load_segmenter` makes of it: batch norms folded, channels last, freed memory kept. Writes speed.csv
+"""Frames a second of the preset `best` on video of 480p, in pairs of ways. Writes speed.csv
+
+- `as trained` against `as loaded`: what `load_segmenter` makes of the trained weights: batch norms
+  folded, channels last, freed memory kept; both frame by frame.
+- `as loaded` against `online` and `offline`: what the memories cost.
 
 Two processes answer in turn, so that a busy machine slows both: in each of five rounds each takes
-the same 8 frames with one expression. CPU time beside wall time, ratios round by round as median,
-least and most. J lies between the masks of the two. `start` is what folding adds when a model is
-loaded. Weights are those of RVOS_RUN where it is set; else random ones, since time does not depend
-on them. Frames are those of RVOS_DAVIS, else made ones.
+the same 40 frames with one expression. CPU time beside wall time, ratios round by round as median,
+least and most. J lies between the masks of the two. `start` is the time until a model is loaded.
+Weights are those of RVOS_RUN where it is set; else random ones, since time does not depend on them.
+Frames are those of RVOS_DAVIS, else made ones.
 
     RVOS_RUN=... RVOS_DAVIS=... python benchmarks/speed.py
 """
 
+import dataclasses
+import itertools
 import os
 import statistics
 import subprocess
@@ -22,6 +27,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from _common import NO_MEMORY
 from inference import ALONE, moving
 
 from rvos_nb.checkpoints import load_best, save_checkpoint
@@ -32,16 +38,28 @@ from rvos_nb.pictures import read_picture
 from rvos_nb.segmenter import RVOSSegmenter, load_segmenter
 
 HERE = Path(__file__).resolve().parent
-EXPRESSION = "the dog"
+EXPRESSION, FRAMES = "the dog", 40
+PAIRS = (("as trained", "as loaded"), ("as loaded", "online"), ("as loaded", "offline"))
 
 
 def frames() -> list[np.ndarray]:
-    "8 frames, uint8 [480,854,3]."
+    "FRAMES frames, uint8 [480,854,3]."
     root = os.environ.get("RVOS_DAVIS")
     if not root:
-        return list(moving(8, 480, 854))
+        return list(moving(FRAMES, 480, 854))
     folder = Path(root, "DAVIS/JPEGImages/480p/dog")
-    return [read_picture(f) for f in sorted(folder.glob("*.jpg"))[:8]]
+    return [read_picture(f) for f in sorted(folder.glob("*.jpg"))[:FRAMES]]
+
+
+def segmenter(way: str, run: str) -> RVOSSegmenter:
+    "The model that answers in this way."
+    if way == "as trained":
+        made = RVOSSegmenter(load_best(run)[0], device="cpu")
+    else:
+        made = load_segmenter(run, "cpu", mode="online" if way == "online" else "offline")
+    if way in ("as trained", "as loaded"):
+        made.model.cfg = dataclasses.replace(made.model.cfg, **NO_MEMORY)
+    return made
 
 
 def answer(way: str, run: str, threads: int, out: str) -> None:
@@ -49,8 +67,7 @@ def answer(way: str, run: str, threads: int, out: str) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(threads)
     start = time.perf_counter()
-    plain = way == "as trained"
-    made = RVOSSegmenter(load_best(run)[0], device="cpu") if plain else load_segmenter(run, "cpu")
+    made = segmenter(way, run)
     print(time.perf_counter() - start, flush=True)
     video = frames()
     made.segment(video, EXPRESSION)
@@ -61,9 +78,9 @@ def answer(way: str, run: str, threads: int, out: str) -> None:
     np.save(f"{out}/{way}.npy", found.masks)
 
 
-def measure(run: str, threads: int, rounds: int = 5) -> dict:
+def measure(run: str, threads: int, ways: tuple[str, str], rounds: int = 5) -> dict:
     "A row of the table."
-    ways, times, parts = ("as trained", "as loaded"), {}, {}
+    times, parts = {}, {}
     with tempfile.TemporaryDirectory() as out:
         for way in ways:
             command = [sys.executable, __file__, way, run, str(threads), out]
@@ -80,21 +97,21 @@ def measure(run: str, threads: int, rounds: int = 5) -> dict:
             parts[way].stdin.close()
             parts[way].wait()
         masks = [np.load(f"{out}/{way}.npy") for way in ways]
-    row = {"threads": threads, "frames": len(masks[0][0])}
+    row = {"before": ways[0], "after": ways[1], "threads": threads, "frames": len(masks[0][0])}
     for k, clock in enumerate(("wall", "CPU")):
         before, after = ([t[k] for t in times[way]] for way in ways)
         ratios = sorted(a / b for a, b in zip(before, after))
-        row |= {f"as trained, {clock} ms a frame": 1e3 * statistics.median(before) / row["frames"]}
-        row |= {f"as loaded, {clock} ms a frame": 1e3 * statistics.median(after) / row["frames"]}
+        row |= {f"before, {clock} ms a frame": 1e3 * statistics.median(before) / row["frames"]}
+        row |= {f"after, {clock} ms a frame": 1e3 * statistics.median(after) / row["frames"]}
         row |= {f"{clock} ratio": statistics.median(ratios)}
         row |= {f"{clock} least": ratios[0], f"{clock} most": ratios[-1]}
-    row |= {"start, s": start["as trained"], "start folded, s": start["as loaded"]}
+    row |= {"start before, s": start[ways[0]], "start after, s": start[ways[1]]}
     row |= {"J between the masks": region_similarity(*masks).mean()}
     return row | {"pixels that differ": int((masks[0] != masks[1]).sum())}
 
 
 def main() -> None:
-    "Measure with one thread and with two, write the table."
+    "Measure each pair with one thread and with two, write the table."
     with tempfile.TemporaryDirectory() as folder:
         run = os.environ.get("RVOS_RUN")
         if not run:
@@ -103,8 +120,8 @@ def main() -> None:
             run = str(Path(folder, "best_model.pth"))
             save_checkpoint(Path(run), RVOSModel(cfg.model), cfg)
         rows = []
-        for threads in (1, 2):
-            rows.append(measure(run, threads))
+        for ways, threads in itertools.product(PAIRS, (1, 2)):
+            rows.append(measure(run, threads, ways))
             table = pd.DataFrame(rows).round(3)
             table.to_csv(HERE / "speed.csv", index=False)
     print(table.T.to_string())
