@@ -34,7 +34,7 @@ from rvos_nb.segmenter import (
 )
 from .shapes import shapes_data
 from .sharing import pack_run
-from .video import Frame, Video, open_video
+from .video import Video, open_video
 from .windows import EXPRESSIONS_AT_ONCE
 
 # %% ../nbs/55_app.ipynb #334a60d2
@@ -92,22 +92,20 @@ class _Watched(Segmenter):
         self.J = {}  # expression -> J of each frame, NaN where the truth is not known
 
     def stream(self, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
-        watched = dataclasses.replace(video, read=lambda: self._read(video))
-        return self._stream(self.segmenter.stream(watched, expressions), video, expressions)
+        watched = dataclasses.replace(video, read=lambda: self._watch(video.read()))
+        return self._counted(self.segmenter.stream(watched, expressions), video, expressions)
 
-    def _read(self, video: Video) -> Iterator[Frame]:
-        "The frames; a model that looks at all of them before it answers is stopped here."
-        for t, frame in enumerate(video.read()):
+    def _watch(self, items: Iterator) -> Iterator:
+        "Frames or answers, as long as they are wanted and not too many."
+        for t, item in enumerate(items):
             if self.job.cancelled.is_set():
                 raise _Cancelled
             if t >= _MAX_FRAMES:
                 raise RVOSError(_too_long(f"more than {_MAX_FRAMES}"))
-            yield frame
+            yield item
 
-    def _stream(self, answers, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
-        for t, found in enumerate(answers):
-            if self.job.cancelled.is_set():
-                raise _Cancelled
+    def _counted(self, answers, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
+        for t, found in enumerate(self._watch(answers)):
             if self.record:
                 self._measure(t, found, expressions)
             yield found
@@ -155,9 +153,8 @@ def _find(
     summary = predict(watched, video, asked, out, **how)
     masks = job.folder / "masks.zip"
     with zipfile.ZipFile(masks, "w") as z:
-        for path in sorted(out.rglob("*")):
-            if path.suffix in (".png", ".json"):
-                z.write(path, path.relative_to(out))
+        for path in sorted(p for p in out.rglob("*") if p.suffix in (".png", ".json")):
+            z.write(path, path.relative_to(out))
     return _Answer(summary, watched.J, out / "overlay.mp4", masks)
 
 # %% ../nbs/55_app.ipynb #d89b52f8
@@ -196,8 +193,7 @@ def _legend(answer: _Answer) -> str:
         swatch = f'<span style="color: rgb({r},{g},{b})">&#9632;</span>'
         rows.append(f'<p class="rvos-answer">{swatch} <b>{text}</b><br><small>{note}</small></p>')
     if not answer.summary["complete"]:
-        reason = answer.summary.get("reason") or "the video ends early"
-        rows.append(_problem(f"not complete: {reason}"))
+        rows.append(_problem(f"not complete: {answer.summary.get('reason') or 'it ends early'}"))
     return "".join(rows)
 
 
@@ -205,11 +201,10 @@ def _J_curves(J: dict[str, list[float]], width: int = 600, height: int = 120) ->
     "J of each frame as curves in the expressions' colours: SVG; empty where none is known."
     curves = []
     for values, (r, g, b) in zip(J.values(), PALETTE):
-        x = np.linspace(0, width, len(values))
-        known = [f"{a:.1f},{height * (1 - v):.1f}" for a, v in zip(x, values) if not np.isnan(v)]
-        points = " ".join(known)
+        places = zip(np.linspace(0, width, len(values)), height * (1 - np.float64(values)))
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in places if not np.isnan(b))
         look = f'fill="none" stroke="rgb({r},{g},{b})" stroke-width="3"'
-        curves += [f'<polyline points="{points}" {look}/>'] * bool(known)
+        curves += [f'<polyline points="{points}" {look}/>'] * bool(points)
     if not curves:
         return ""
     frame = f'<rect width="{width}" height="{height}" fill="none" stroke="#999"/>'
