@@ -19,8 +19,8 @@ BACKBONE = "RVOS_BACKBONE_WEIGHTS"  # a state dict of torchvision's mobilenet_v2
 TEXT = "RVOS_TEXT_ENCODER"  # a folder with a BERT-like model; the committed figures: MiniLM-L6
 
 
-# memory.py measures memory and second look; the other tables are about the model frame by frame
-NO_MEMORY = dict(target_weight=0.0, memory_frames=0, second_look=False)
+# memory.py measures what a memory brings; the other tables are about the model frame by frame
+NO_MEMORY = dict(target_weight=0.0, memory_frames=0)
 
 
 def named(variable: str) -> str:

@@ -1,7 +1,9 @@
 """What memory and a second look bring: memory.csv, one row a (run, data, looks, memory).
 
-Each frame is answered once by the model, or twice (`looks`, see 49_windows: the second time closer
-at small objects, from further away at others). Each memory then changes the same logits:
+Each frame is answered once by the model, or twice (`looks`): the second time closer, with frames
+1.25 times larger, at objects that seem to fill less than 6 % of the frame, from further away, with
+frames 0.8 times as large, at others; the answer is the mean. Each memory then changes the same
+logits:
 
 - `none`: each frame by itself.
 - `features`: 28_memory, affinity readout in the manner of STM and Cutie: cells of every fifth
@@ -29,7 +31,7 @@ were made there.
 """
 
 import argparse
-import contextlib
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -55,9 +57,9 @@ from rvos_nb.parts import resize
 from rvos_nb.runtime import cache_dir, lock
 from rvos_nb.segmenter import RVOSSegmenter, load_segmenter
 from rvos_nb.shapes import shapes_data
-from rvos_nb.target import STRIDES, TargetModel, video_cells
+from rvos_nb.target import TargetModel, video_cells
 from rvos_nb.video import open_video
-from rvos_nb.windows import _second_look, _Seen, _windows, tokenise
+from rvos_nb.windows import _windows, tokenise
 
 PATH = HERE / "memory.csv"
 WEIGHT = 0.4  # of the target model: the preset's
@@ -162,34 +164,40 @@ MEMORIES = {
     "target, offline": target_memory,
     BOTH: lambda logits, c: feature_memory(target_memory(logits, c), c),
 }
+SMALL, CLOSER, FURTHER = 0.06, 1.25, 0.8  # share of the frame, scales
 WAYS = [*((1, memory) for memory in MEMORIES), (2, "none"), (2, BOTH)]  # looks, memory
+
+
+def look(segmenter: RVOSSegmenter, record: VideoRecord, texts: list, scale: float = 1) -> tuple:
+    "(logits [N,T,h,w], cells [T,C,h,w]) of a video whose frames are seen so many times larger."
+    runner, model, video = segmenter.runner, segmenter.model, open_video(record.frames)
+    text, mask = runner.encode_text(tokenise(model.tokenizer, texts))
+    cfg = model.cfg
+    size = tuple(32 * round(scale * n / 32) for n in cfg.image_size)
+    model.cfg = dataclasses.replace(cfg, image_size=size)
+    parts = [(maps, logits) for _, maps, logits in _windows(runner, video, text, mask)]
+    model.cfg = cfg
+    cells = torch.cat([video_cells(m) for maps, _ in parts for m in maps])
+    return torch.cat([logits for _, logits in parts], 1), cells
 
 
 @torch.inference_mode()
 def answered(segmenter: RVOSSegmenter, record: VideoRecord, texts: list[str], looks: set) -> dict:
-    "{looks: (logits [N,T,h,w], cells [T,C,h,w])} of a video."
-    runner, video = segmenter.runner, open_video(record.frames)
-    text, mask = runner.encode_text(tokenise(segmenter.model.tokenizer, texts))
-    found = {}
-
-    def read() -> tuple[Tensor, Tensor]:
-        times = range(len(seen.areas))
-        cells = [video_cells({k: seen.read(t, k) for k in STRIDES}) for t in times]
-        return torch.cat([seen.read(t, "logits") for t in times], 1), torch.cat(cells)
-
-    with contextlib.ExitStack() as stack:
-        seen = _Seen(runner, stack)
-        seen.recall.strides = STRIDES  # also where the run has no memory
-        for _, maps, logits in _windows(runner, video, text, mask):
-            for m, x in zip(maps, logits.split(1, 1)):
-                seen.add(m, x)
-        found[1] = read()
-        if 2 in looks:
-            again = _second_look(runner, video, text, mask, area=seen.area())
-            for t, (maps, x) in enumerate(again):
-                seen.add_look(t, maps, x)
-            found[2] = read()
-    return found
+    "{looks: (logits, cells)} of a video; cells are those of the closest look."
+    logits, cells = look(segmenter, record, texts)
+    found = {1: (logits, cells)}
+    if 2 not in looks:
+        return found
+    areas = (logits > 0).float().mean((2, 3))  # [N,T]
+    small = areas.sum(1) / (areas > 0).sum(1).clamp(min=1) < SMALL
+    groups = [(s, g) for s, g in ((FURTHER, ~small), (CLOSER, small)) if g.any()]
+    for scale, group in groups:  # the closer look comes last and is the finest
+        again, fine = look(segmenter, record, [t for t, g in zip(texts, group) if g], scale)
+        size = max(logits.shape[-2:], again.shape[-2:])
+        logits = resize(logits, size).clone()  # the first look stays
+        logits[group] = (logits[group] + resize(again, size)) / 2
+        cells = fine if scale == CLOSER else cells
+    return found | {2: (logits, cells)}
 
 
 def rows_of(record: VideoRecord, texts: list, masks: np.ndarray, stability: np.ndarray) -> list:

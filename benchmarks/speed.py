@@ -2,13 +2,13 @@
 
 - `as trained` against `as loaded`: what `load_segmenter` makes of the trained weights: batch norms
   folded, channels last, freed memory kept; both frame by frame.
-- `as loaded` against `online`, which adds the memories, and `offline`, which also looks twice.
+- `as loaded` against `online` and `offline`: what the memories cost.
 
 Two processes answer in turn, so that a busy machine slows both: in each of five rounds each takes
 the same 40 frames with one expression. CPU time beside wall time, ratios round by round as median,
 least and most. J lies between the masks of the two. `start` is the time until a model is loaded.
-Weights are those of RVOS_RUN where it is set, else random ones; only the second look depends on
-them: it is larger for a small object. Frames are those of RVOS_DAVIS, else made ones.
+Weights are those of RVOS_RUN where it is set; else random ones, since time does not depend on
+them. Frames are those of RVOS_DAVIS, else made ones.
 
     RVOS_RUN=... RVOS_DAVIS=... python benchmarks/speed.py
 """

@@ -209,8 +209,7 @@ def top_epochs(history: pd.DataFrame, by: str, n: int = 5) -> pd.DataFrame:
     return best[_TOP[by]].reset_index(drop=True)
 
 # %% ../nbs/41_checkpoints.ipynb #b0a319b5
-_ANSWERS = set("single_object component_ratio second_look".split())
-_ANSWERS |= set("target_weight target_ridge memory_frames".split())
+_ANSWERS = set("single_object component_ratio target_weight target_ridge memory_frames".split())
 _WHERE = {"out", "runs", "max_minutes", "checkpoint_minutes", "skip_bad", "device", "workers"}
 _WHERE |= {"tracker"}
 _MAY_DIFFER = _ANSWERS | {"root", "epochs", "patience", "name"}

@@ -144,7 +144,9 @@ class ModelConfig(_Group):
     freeze_text: bool = False  # train nothing of the text encoder
     pooling: Literal["cls", "mean", "words"] = "words"  # one vector an expression, or one a word
     fuse_strides: tuple[int, ...] = (4, 8, 16)  # feature maps that attend to the expression
-    bidirectional_attention: bool = False  # words attend to the frame first, then it to them
+    bidirectional_attention: bool = (
+        False  # words attend to the frame before the frame attends to them
+    )
     class_prior: bool = (
         False  # zero-shot class maps of the backbone's own classifier join the fusion
     )
@@ -164,7 +166,6 @@ class ModelConfig(_Group):
     single_object: bool = False  # of a mask in several pieces keep the most confident ones
     component_ratio: float = 0.8  # a piece stays when its peak reaches this share of the highest
 
-    second_look: bool = False  # in use: closer at small objects, from further away at large ones
     target_weight: float = 0.0  # of a classifier that is fitted to the video in use; 0: none
     memory_frames: int = 0  # earlier frames whose cells a frame in use is compared with; 0: none
     target_ridge: float = 1.0  # how much it shrinks: ridge over the mean variance of a feature
@@ -358,7 +359,6 @@ _BEST = dict(
     text_dropout=0.6,
     decoder="dynamic",
     single_object=True,
-    second_look=True,
     target_weight=0.4,
     memory_frames=7,
     contrastive_weight=0.0,

@@ -209,9 +209,8 @@ class RVOSSegmenter(Segmenter):
     def _stream(self, video: Video, tokens: dict, asked: Sequence[str]) -> Iterator[FrameMasks]:
         lone = [read_expression(text).count == 1 for text in asked]
         text, mask = self.runner.encode_text(tokens)
-        cfg = self.model.cfg
-        waits = cfg.target_weight or cfg.presence or cfg.second_look
-        answers = offline if self.mode == "offline" and waits else online
+        remembers = self.model.cfg.target_weight or self.model.cfg.presence
+        answers = offline if self.mode == "offline" and remembers else online
         for frame, logits in answers(self.runner, video, text, mask, lone=lone):
             yield FrameMasks(frame, logits)
 

@@ -436,9 +436,7 @@ def grounded_sam2(
     if chooser not in ("", "chooser"):
         model = load_segmenter(chooser, device)
         cfg = model.model.cfg
-        cfg.single_object = cfg.second_look = (
-            False  # a judge looks at the whole map, frame by frame
-        )
+        cfg.single_object = False  # a judge looks at the whole map, frame by frame
         cfg.target_weight = cfg.memory_frames = 0
     found = load_detector(detector, device)
     choose = bool(chooser) or found.names_only

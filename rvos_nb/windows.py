@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../nbs/49_windows.ipynb #ffbb72bc
 import contextlib
-import copy
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -74,16 +73,12 @@ def computing(device: torch.device) -> Iterator[None]:
         yield
 
 # %% ../nbs/49_windows.ipynb #50bdde0a
-def view_size(
-    frame: tuple[int, int],
-    image_size: tuple[int, int],
-    scale: float = 1,  # of the sides, against `image_size`
-) -> tuple[int, int]:
+def view_size(frame: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
     """(H, W) at which a model of `image_size` (H, W) looks at frames of size (H, W): about as many
     pixels, the frame's aspect ratio, both sides multiples of 32 where those of `image_size` are.
     """
     step = math.gcd(*image_size, 32)
-    side = scale * math.sqrt(math.prod(image_size) / math.prod(frame))
+    side = math.sqrt(math.prod(image_size) / math.prod(frame))
     return tuple(max(step, round(n * side / step) * step) for n in frame)
 
 # %% ../nbs/49_windows.ipynb #cb46fe5b
@@ -95,17 +90,11 @@ class ModelRunner:
 
     def __init__(self, model: RVOSModel, window: int = 8, device: str = "auto"):
         self.device = pick_device(device)
-        self.model, self.window, self.scale = model.to(self.device).eval(), window, 1.0
-
-    def at(self, scale: float) -> "ModelRunner":
-        "The same, with frames so many times larger: a closer look."
-        other = copy.copy(self)
-        other.scale = scale
-        return other
+        self.model, self.window = model.to(self.device).eval(), window
 
     def view_size(self, frame: tuple[int, int]) -> tuple[int, int]:
         "(H, W) at which the model looks at frames of size (H, W)."
-        return view_size(frame, self.model.cfg.image_size, self.scale)
+        return view_size(frame, self.model.cfg.image_size)
 
     def encode_text(self, tokens: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         "Features [N,L,D] and mask [N,L] of tokens."
@@ -171,95 +160,44 @@ def online(
             yield frame, runner.finish(now, video.size, lone)[:, 0]
 
 # %% ../nbs/49_windows.ipynb #632f08a7
-SMALL, CLOSER, FURTHER = 0.06, 1.25, 0.8  # share of the frame; scales of a second look
-
-
-def _second_look(
-    runner: ModelRunner,
-    video,
-    text: Tensor,
-    mask: Tensor,
-    area: Tensor,  # [N]: share of the frame that each expression's object seems to fill
-) -> Iterator[tuple[Features, Tensor]]:  # of each frame maps, and logits [N,1,h,w]
-    "The answers at the scale that suits each object; maps are those of the closest look."
-    groups = ((FURTHER, area >= SMALL), (CLOSER, area < SMALL))
-    which = [group for _, group in groups if group.any()]
-    looks = [_windows(runner.at(s), video, text[g], mask[g]) for s, g in groups if g.any()]
-    for windows in zip(*looks, strict=True):
-        logits = [x for _, _, x in windows]  # of each group
-        found = logits[-1].new_empty(len(text), *logits[-1].shape[1:])  # the last one's is finest
-        for group, x in zip(which, logits):
-            found[group] = resize(x, found.shape[-2:])
-        yield from zip(windows[-1][1], found.split(1, 1))
-
-# %% ../nbs/49_windows.ipynb #86ac6884
 class _Seen:
     "What a model sees in the frames of a video, on the disk until the last one is known."
 
     def __init__(self, runner: ModelRunner, stack: contextlib.ExitStack):
-        self.runner, self.spool, self.peaks, self.areas = runner, Spool(stack), [], []
+        self.runner, self.spool, self.names, self.peaks = runner, Spool(stack), [], []
         self.recall = Recall(runner.model.cfg)
-
-    def write(self, t: int, maps: Features, logits: Tensor) -> None:
-        kept = {s: maps[s] for s in self.recall.strides} if maps else {}
-        for name, x in (kept | {"logits": logits}).items():
-            self.spool.write((t, name), x.cpu().numpy())
-
-    def read(self, t: int, name: str) -> Tensor:
-        return torch.from_numpy(self.spool.read((t, name))).to(self.runner.device)
 
     def add(self, maps: Features, logits: Tensor) -> None:
         "Take in the next frame: its maps, and logits [N,1,h,w]."
-        self.write(len(self.areas), maps, logits)
-        self.areas.append((logits > 0).float().mean((1, 2, 3)))
-
-    def area(self) -> Tensor:
-        "[N]: the marked share of those frames in which something is marked."
-        areas = torch.stack(self.areas)
-        return areas.sum(0) / (areas > 0).sum(0).clamp(min=1)
-
-    def add_look(self, t: int, maps: Features, logits: Tensor) -> None:
-        "Frame `t` once more: the mean of both answers, and the finer maps."
-        first = self.read(t, "logits")
-        size = max(first.shape[-2:], logits.shape[-2:])
-        both = (resize(first, size) + resize(logits, size)) / 2
-        self.write(t, maps if size > first.shape[-2:] else {}, both)
-
-    def remember(self) -> None:
-        "After all looks, before the first answer: what the whole video says."
-        for t in range(len(self.areas)):
-            logits = self.read(t, "logits")
-            self.recall.add({s: self.read(t, s) for s in self.recall.strides}, logits)
-            self.peaks.append(logits.amax((1, 2, 3)))
+        kept = {s: maps[s] for s in self.recall.strides} | {"logits": logits}
+        self.recall.add(maps, logits)
+        self.names = list(kept)
+        for k, x in enumerate(kept.values()):
+            self.spool.write(len(kept) * len(self.peaks) + k, x.cpu().numpy())
+        self.peaks.append(logits.amax((1, 2, 3)))
 
     def answer(self, t: int) -> Tensor:
-        "The logits [N,1,h,w] of frame `t`; one `t` after the other."
-        maps = {s: self.read(t, s) for s in self.recall.strides}
-        logits = self.recall.answer(maps, self.read(t, "logits"))
+        "The logits [N,1,h,w] of frame `t`, after all frames; one `t` after the other."
+        names = self.names
+        found = (self.spool.read(len(names) * t + k) for k in range(len(names)))
+        maps = dict(zip(names, (torch.from_numpy(x).to(self.runner.device) for x in found)))
+        logits = self.recall.answer(maps, maps["logits"])
         if self.runner.model.cfg.presence:
             absent = torch.stack(self.peaks).mean(0) < 0
             logits = torch.where(absent[:, None, None, None], -logits.abs(), logits)
         return logits
 
-# %% ../nbs/49_windows.ipynb #b1725312
+
 def offline(
     runner: ModelRunner, video, text: Tensor, mask: Tensor, lone: Sequence[bool]
 ) -> Iterator[tuple]:  # (frame, logits float32 [N,H,W])
     "The answers to N expressions in each frame of a `Video`, each after a look at all frames."
-
-    def counted(looks: Iterable, words: str) -> Iterator:
-        bar = dict(total=video.length, desc=words, unit="frame", leave=False)
-        return enumerate(tqdm(looks, **bar))
-
     with contextlib.ExitStack() as stack:
         seen = _Seen(runner, stack)
-        first = (zip(maps, x.split(1, 1)) for _, maps, x in _windows(runner, video, text, mask))
-        for _, (maps, logits) in counted(itertools.chain.from_iterable(first), "look"):
-            seen.add(maps, logits)
-        if runner.model.cfg.second_look and seen.areas:
-            again = _second_look(runner, video, text, mask, area=seen.area())
-            for t, (maps, logits) in counted(again, "second look"):
-                seen.add_look(t, maps, logits)
-        seen.remember()
+        with tqdm(total=video.length, desc="look", unit="frame", leave=False) as bar:
+            for _, maps, logits in _windows(runner, video, text, mask):
+                for t, now in enumerate(maps):
+                    seen.add(now, logits[:, t : t + 1])
+                bar.update(len(maps))
         for t, frame in enumerate(video.read()):
             yield frame, runner.finish(seen.answer(t), video.size, lone)[:, 0]

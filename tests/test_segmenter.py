@@ -1,7 +1,5 @@
 "Segmenters: windows without a seam, one visual pass for all expressions, what answers mean."
 
-import contextlib
-import dataclasses
 import math
 
 import numpy as np
@@ -17,7 +15,6 @@ from rvos_nb.config import Config, ConfigError, RVOSError
 from rvos_nb.data import Expression, VideoRecord
 from rvos_nb.metrics import region_similarity
 from rvos_nb.model import keep_best_components
-from rvos_nb.parts import resize
 from rvos_nb.predictions import merge_objects
 from rvos_nb.segmenter import (
     SEGMENTERS,
@@ -29,18 +26,7 @@ from rvos_nb.segmenter import (
     warn_unread,
 )
 from rvos_nb.video import Frame, open_video
-from rvos_nb.windows import (
-    CLOSER,
-    FURTHER,
-    ModelRunner,
-    _second_look,
-    _Seen,
-    _windows,
-    sliding_windows,
-    temporal_receptive_field,
-    tokenise,
-    view_size,
-)
+from rvos_nb.windows import sliding_windows, temporal_receptive_field, view_size
 
 TEXTS = [
     "the red circle",
@@ -361,49 +347,3 @@ def test_a_portrait_is_not_squeezed_into_the_training_shape(with_conv3d):
     H, W = with_conv3d.model.cfg.image_size
     found = with_conv3d.segment(np.zeros((2, 2 * W, 2 * H, 3), np.uint8), "the red circle")
     assert W > H and found.logits.shape[2:] == (W, H) and found.masks.shape[2:] == (2 * W, 2 * H)
-
-
-def test_a_second_look_is_closer_at_small_objects_and_averages(with_conv3d):
-    runner = ModelRunner(with_conv3d.model, window=3, device="cpu")
-    frames = np.random.default_rng(0).integers(0, 255, (7, 96, 160, 3), np.uint8)
-    video = open_video(frames)
-    text, mask = runner.encode_text(tokenise(runner.model.tokenizer, ["a", "the red dot", "b"]))
-    area = torch.tensor([0.01, 0.3, 0.02])
-    looks = list(_second_look(runner, video, text, mask, area=area))
-    again = torch.cat([logits for _, logits in looks], 1)
-    for scale, which in ((CLOSER, [0, 2]), (FURTHER, [1])):
-        windows = list(_windows(runner.at(scale), video, text[which], mask[which]))
-        alone = torch.cat([logits for _, _, logits in windows], 1)
-        assert torch.allclose(again[which], resize(alone, again.shape[-2:]), atol=1e-5)
-        finest = [maps for _, some, _ in windows for maps in some]
-        same = all(m["8"].shape == own["8"].shape for (m, _), own in zip(looks, finest))
-        assert same == (scale == CLOSER)
-    with contextlib.ExitStack() as stack:
-        seen = _Seen(runner, stack)
-        seen.add({}, torch.full((3, 1, 4, 6), -1.0))
-        seen.add_look(0, {}, torch.full((3, 1, 8, 12), 2.0))
-        assert torch.allclose(seen.read(0, "logits"), torch.full((3, 1, 8, 12), 0.5))
-
-
-def test_area_is_that_of_the_frames_that_show_something(with_conv3d):
-    with contextlib.ExitStack() as stack:
-        seen = _Seen(ModelRunner(with_conv3d.model, device="cpu"), stack)
-        for marked in (0, 6, 12):
-            logits = -torch.ones(2, 1, 4, 6)
-            logits[0].view(-1)[:marked] = 1
-            seen.add({}, logits)
-        assert seen.area().tolist() == [0.375, 0.0]
-
-
-def test_only_offline_looks_twice(with_conv3d, monkeypatch):
-    model, frames = with_conv3d.model, np.random.default_rng(0).integers(0, 255, (5, 96, 160, 3))
-    frames = frames.astype(np.uint8)
-    looked, at = [], ModelRunner.at
-    monkeypatch.setattr(ModelRunner, "at", lambda self, s: looked.append(s) or at(self, s))
-    plain = RVOSSegmenter(model, device="cpu").segment(frames, "a dot").logits
-    monkeypatch.setattr(model, "cfg", dataclasses.replace(model.cfg, second_look=True))
-    online = RVOSSegmenter(model, device="cpu", mode="online").segment(frames, "a dot").logits
-    assert not looked and np.allclose(online, plain, atol=1e-5)
-    twice = RVOSSegmenter(model, device="cpu").segment(frames, "a dot").logits
-    assert len(looked) == 1 and looked[0] in (CLOSER, FURTHER) and twice.shape == plain.shape
-    assert not np.allclose(twice, plain, atol=1e-3)
