@@ -25,9 +25,9 @@ clip, `wins` how often the named one has the highest J. The measures of 66_over_
 `--data videos` takes val videos, composed clips of both recipes of recipes.py and val images,
 `--data shapes` talking shapes of another seed: expressions about looks, as the demo's run (the
 one that is taken without RUN) knows them, and of all kinds, where shapes look alike, hide each
-other, leave and return. With `--fold`, RUN is one that images.py
-trained without that fold, and the fold's videos, composed clips and images are scored: the choices
-were made there.
+other, leave and return; the rows `all-kinds` are of a run with the flags of all_kinds_on_shapes.py.
+With `--fold`, RUN is one that images.py trained without that fold, and the fold's videos, composed
+clips and images are scored: the choices were made there.
 """
 
 import argparse
