@@ -3,8 +3,9 @@ clip, of other videos and of labelled images, and a picture as a hand-held camer
 of the frame, other light, sometimes blurred, more or less compressed. One frame a clip.
 """
 
+import hashlib
+import json
 import random
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from rvos_nb.copy_paste import clash, fingerprint
 from rvos_nb.data import Annotations
 from rvos_nb.datasets import load_annotations
 from rvos_nb.layout import write_clip, write_texts
-from rvos_nb.runtime import cache_dir, lock, write_text
+from rvos_nb.runtime import already_made, cache_dir, lock, made_once, write_text
 from rvos_nb.scenes import paste_clip
 
 
@@ -86,11 +87,15 @@ def wide_clips(
     train: Annotations, augment: AugmentConfig, image_size: tuple, clip_len: int, seed: int, images
 ) -> Annotations:
     "Stands in for `copy_paste_clips` of rvos_nb."
-    n, name = augment.copy_paste_clips, f"{fingerprint(train)}-{fingerprint(images)}"
-    root = cache_dir() / "copy_paste" / f"wide-{name}-{n}-{seed}"
+    n, size = augment.copy_paste_clips, tuple(image_size)
+    settings = dict(clips=n, size=list(size), seed=seed, train=fingerprint(train))
+    settings["images"] = fingerprint(images)
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    root = cache_dir() / "copy_paste" / f"wide-{key}"
     with lock(root):
-        if not (root / "done").exists():
-            _write(root, Recipe(train, images, tuple(image_size), seed), n)
+        if not already_made(root, settings, COPY_PASTE):
+            with made_once(root, settings, COPY_PASTE) as tmp:
+                _write(tmp, Recipe(train, images, size, seed), n)
     return load_annotations(root, "train")
 
 
@@ -108,9 +113,3 @@ def _write(root: Path, recipe: Recipe, n: int) -> None:
         raise RVOSError(f"{len(names)} of {n} clips in {20 * n} attempts")
     write_texts(root, rows)
     write_text(root / "DAVIS/ImageSets/2017/train.txt", "".join(f"{v}\n" for v in names))
-    write_text(root / "done", "")
-
-
-def in_place(images: Annotations):
-    "`wide_clips` with these images."
-    return partial(wide_clips, images=images)

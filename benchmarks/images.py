@@ -22,6 +22,7 @@ import argparse
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ import pandas as pd
 import torch
 from _common import HERE, NO_MEMORY, append, is_done, named, real_parts
 from folds import FOLDS, fold_data, mean_J
-from _wide_recipe import in_place
+from _wide_recipe import wide_clips
 
 from rvos_nb.checkpoints import load_best
 from rvos_nb.config import Config
@@ -135,7 +136,7 @@ def trained(row: str, seed: int, size: tuple[int, int], data: Path, sets: tuple)
     mix = ",".join(f"{root}:{share}" for root, share in zip((data, *sets), shares))
     same = dict(root=str(data), mix=mix, image_size=size, seed=seed, val_every=10_000, out=str(out))
     if row.startswith("wide"):
-        sources.copy_paste_clips = in_place(load_annotations(sets[1], "train"))
+        sources.copy_paste_clips = partial(wide_clips, images=load_annotations(sets[1], "train"))
     trainer = Trainer(Config.preset("best", **{**real_parts(), **NO_MEMORY, **same, **knobs}))
     sources.copy_paste_clips = copy_paste_clips
     if not trainer.finished:
