@@ -6,9 +6,9 @@
 __all__ = ['run_app', 'write_space']
 
 # %% ../nbs/55_app.ipynb #9e5e3623
-import dataclasses, html, importlib.util, os, shutil, tempfile, threading, zipfile
+import html, importlib.util, os, shutil, tempfile, threading, zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 # %% ../nbs/55_app.ipynb #bb065bd3
@@ -92,7 +92,7 @@ class _Watched(Segmenter):
         self.J = {}  # expression -> J of each frame, NaN where the truth is not known
 
     def stream(self, video: Video, expressions: Sequence[str]) -> Iterator[FrameMasks]:
-        watched = dataclasses.replace(video, read=lambda: self._watch(video.read()))
+        watched = replace(video, read=lambda: self._watch(video.read()))
         return self._counted(self.segmenter.stream(watched, expressions), video, expressions)
 
     def _watch(self, items: Iterator) -> Iterator:
@@ -192,8 +192,8 @@ def _legend(answer: _Answer) -> str:
         note = html.escape(_note(row, answer.J.get(row["expression"], [])))
         swatch = f'<span style="color: rgb({r},{g},{b})">&#9632;</span>'
         rows.append(f'<p class="rvos-answer">{swatch} <b>{text}</b><br><small>{note}</small></p>')
-    if not answer.summary["complete"]:
-        rows.append(_problem(f"not complete: {answer.summary.get('reason') or 'it ends early'}"))
+    if reason := answer.summary["reason"]:  # it is not complete
+        rows.append(_problem(f"not complete: {reason}"))
     return "".join(rows)
 
 
