@@ -2,17 +2,23 @@
 
 - `as trained` against `as loaded`: what `load_segmenter` makes of the trained weights: batch norms
   folded, channels last, freed memory kept; both frame by frame.
+- `as loaded` against `onnx`: ONNX Runtime runs the backbone (_onnx.py).
+- `as loaded` against `compiled`: torch.compile of the model's two steps.
 - `as loaded` against `online` and `offline`: what the memories cost.
 
 Two processes answer in turn, so that a busy machine slows both: in each of five rounds each takes
 the same 40 frames with one expression. CPU time beside wall time, ratios round by round as median,
-least and most. J lies between the masks of the two. `start` is the time until a model is loaded.
+least and most. J lies between the masks of the two. `start` is the time until a model is loaded and
+has answered the frames a first time, with nothing kept from earlier processes.
 Weights are those of RVOS_RUN where it is set; else random ones, since time does not depend on
 them. Frames are those of RVOS_DAVIS, else made ones.
 
-    RVOS_RUN=... RVOS_DAVIS=... python benchmarks/speed.py
+    RVOS_RUN=... RVOS_DAVIS=... python benchmarks/speed.py [--after onnx compiled]
+
+With `--after`, only the rows of these ways are measured, and take the place of the old ones.
 """
 
+import argparse
 import dataclasses
 import itertools
 import os
@@ -28,6 +34,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _common import NO_MEMORY
+from _onnx import on_onnx_runtime
 from inference import ALONE, moving
 
 from rvos_nb.checkpoints import load_best, save_checkpoint
@@ -39,7 +46,8 @@ from rvos_nb.segmenter import RVOSSegmenter, load_segmenter
 
 HERE = Path(__file__).resolve().parent
 EXPRESSION, FRAMES = "the dog", 40
-PAIRS = (("as trained", "as loaded"), ("as loaded", "online"), ("as loaded", "offline"))
+PAIRS = [("as trained", "as loaded")]
+PAIRS += [("as loaded", way) for way in ("onnx", "compiled", "online", "offline")]
 
 
 def frames() -> list[np.ndarray]:
@@ -51,15 +59,21 @@ def frames() -> list[np.ndarray]:
     return [read_picture(f) for f in sorted(folder.glob("*.jpg"))[:FRAMES]]
 
 
-def segmenter(way: str, run: str) -> RVOSSegmenter:
-    "The model that answers in this way."
+def segmenter(way: str, run: str, out: str) -> RVOSSegmenter:
+    "The model that answers in this way; files that it makes lie in `out`."
     if way == "as trained":
         made = RVOSSegmenter(load_best(run)[0], device="cpu")
     else:
-        made = load_segmenter(run, "cpu", mode="online" if way == "online" else "offline")
+        mode = "online" if way == "online" else "offline"
+        made = load_segmenter(run, "cpu", mode=mode)
     best = Config.preset("best").model
     knobs = {k: getattr(best, k) for k in NO_MEMORY} if way in ("online", "offline") else NO_MEMORY
     made.model.cfg = dataclasses.replace(made.model.cfg, **knobs)
+    if way == "onnx":
+        on_onnx_runtime(made.model, Path(out, "backbone.onnx"))
+    if way == "compiled":
+        for step in ("encode_frames", "segment"):
+            setattr(made.model, step, torch.compile(getattr(made.model, step)))
     return made
 
 
@@ -67,11 +81,11 @@ def answer(way: str, run: str, threads: int, out: str) -> None:
     "A process that answers once for each line it is sent, and says how long that took."
     cv2.setNumThreads(1)
     torch.set_num_threads(threads)
-    start = time.perf_counter()
-    made = segmenter(way, run)
-    print(time.perf_counter() - start, flush=True)
     video = frames()
+    start = time.perf_counter()
+    made = segmenter(way, run, out)
     made.segment(video, EXPRESSION)
+    print(time.perf_counter() - start, flush=True)
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         found = made.segment(video, EXPRESSION)
@@ -84,8 +98,9 @@ def measure(run: str, threads: int, ways: tuple[str, str], rounds: int = 5) -> d
     times, parts = {}, {}
     with tempfile.TemporaryDirectory() as out:
         for way in ways:
-            command = [sys.executable, __file__, way, run, str(threads), out]
-            pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            command = [sys.executable, __file__, "answer", way, run, str(threads), out]
+            home = os.environ | {"RVOS_HOME": out, "TORCHINDUCTOR_CACHE_DIR": out}
+            pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=home)
             parts[way] = subprocess.Popen(command, **pipes)
             times[way] = [float(parts[way].stdout.readline())]  # the time to start
         start = {way: times[way].pop() for way in ways}
@@ -111,8 +126,11 @@ def measure(run: str, threads: int, ways: tuple[str, str], rounds: int = 5) -> d
     return row | {"pixels that differ": int((masks[0] != masks[1]).sum())}
 
 
-def main() -> None:
+def main(after: list[str]) -> None:
     "Measure each pair with one thread and with two, write the table."
+    path = HERE / "speed.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    rows = [row for row in rows if row["after"] not in after]
     with tempfile.TemporaryDirectory() as folder:
         run = os.environ.get("RVOS_RUN")
         if not run:
@@ -120,16 +138,19 @@ def main() -> None:
             cfg = Config.preset("best", **ALONE)
             run = str(Path(folder, "best_model.pth"))
             save_checkpoint(Path(run), RVOSModel(cfg.model), cfg)
-        rows = []
-        for ways, threads in itertools.product(PAIRS, (1, 2)):
+        wanted = [pair for pair in PAIRS if pair[1] in after]
+        for ways, threads in itertools.product(wanted, (1, 2)):
             rows.append(measure(run, threads, ways))
             table = pd.DataFrame(rows).round(3)
-            table.to_csv(HERE / "speed.csv", index=False)
+            table.to_csv(path, index=False)
     print(table.T.to_string())
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        answer(*sys.argv[1:3], threads=int(sys.argv[3]), out=sys.argv[4])
+    if sys.argv[1:2] == ["answer"]:
+        answer(*sys.argv[2:4], threads=int(sys.argv[4]), out=sys.argv[5])
     else:
-        main()
+        p = argparse.ArgumentParser()
+        ways = [after for _, after in PAIRS]
+        p.add_argument("--after", nargs="+", choices=ways, default=ways)
+        main(p.parse_args().after)
