@@ -74,6 +74,22 @@ def write_means(folder: Path, rows: list[dict], flags: list[str]) -> None:
     print(table.round(3).to_string(index=False))
 
 
+def with_seed(path: Path, seed: int, found: pd.DataFrame) -> pd.DataFrame:
+    "The table at `path` with `found` as its rows of the seed; several processes may."
+    found = found.assign(seed=seed)[["seed", *found.columns.drop("seed", errors="ignore")]]
+    with lock(cache_dir() / path.parent.name / "csv"):
+        old = pd.read_csv(path) if path.exists() else found[:0]
+        table = pd.concat([old[old.seed != seed], found]).sort_values("seed", kind="stable")
+        table.to_csv(path, index=False, float_format="%.4f")
+    return table
+
+
+def over_seeds(rows: pd.DataFrame) -> list[dict]:
+    "The means over the seeds of rows like those of `means_row`, a row a set of data."
+    means = rows.drop(columns="seed").groupby("data", sort=False).mean().reset_index()
+    return means.astype({"expressions": int}).to_dict("records")
+
+
 def is_done(path: Path, **key) -> bool:
     "Has the table at `path` a row with these values?"
     if not path.exists():

@@ -2,8 +2,9 @@
 CPU, from nothing: writes all_kinds_on_shapes/.
 
 Scored with the last weights of the fixed schedule, on the val clips and on 40 clips of another
-seed that played no part when the flags were chosen. kinds.csv holds each seed, means.csv the means
-over the seeds that are in it. A run lies in RVOS_HOME and goes on where it broke off.
+seed that played no part when the flags were chosen. kinds.csv and seeds.csv hold each seed,
+means.csv the means over those that are there. A run lies in RVOS_HOME and goes on where it broke
+off.
 
     python benchmarks/all_kinds_on_shapes.py [--seeds 0 1 2]
 """
@@ -12,10 +13,10 @@ import argparse
 import shlex
 
 import pandas as pd
-from _common import HERE, score, train, write_means
+from _common import HERE, means_row, over_seeds, score, train, with_seed, write_means
 
 from rvos_nb.datasets import load_annotations
-from rvos_nb.runtime import cache_dir, lock
+from rvos_nb.runtime import cache_dir
 from rvos_nb.shapes import shapes_data
 
 FLAGS = shlex.split(
@@ -29,30 +30,18 @@ SETS = {  # clips -> settings of the data
     "val clips": dict(split_kind="all", n_train=1000),
     "clips of another seed": dict(split_kind="all", seed=2026, n_train=1),
 }
-COLUMNS = {"model": "J", "swapped": "J (swapped)"}
-COLUMNS |= {name: name for name in ("everything", "centre blob", "random object")}
+COLUMNS = {"model": "J", "swapped": "J (swapped)", "random object": "random object"}
 
 
-def by_kind(seed: int, clips: str, scores: pd.DataFrame) -> pd.DataFrame:
-    "J, J (swapped) and the baselines' J for each kind of expression, and for all."
+def by_kind(clips: str, scores: pd.DataFrame) -> pd.DataFrame:
+    "J, J (swapped) and a random object's J for each kind of expression, and for all."
     wide = scores.pivot_table(
         index=["video_id", "expression_id", "kind"], columns="source", values="J"
     ).reset_index()
     wide = pd.concat([wide.assign(kind="all"), wide])
     kinds = wide.groupby("kind", sort=False)[list(COLUMNS)].mean().rename(columns=COLUMNS)
-    kinds.insert(0, "expressions", wide.groupby("kind", sort=False).size())
-    kinds.insert(0, "clips", clips)
-    kinds.insert(0, "seed", seed)
-    return kinds.reset_index()
-
-
-def with_seed(name: str, seed: int, found: pd.DataFrame) -> pd.DataFrame:
-    "The table `name` with `found` as its rows of the seed."
-    path = FOLDER / name
-    old = pd.read_csv(path) if path.exists() else found[:0]
-    table = pd.concat([old[old.seed != seed], found]).sort_values("seed", kind="stable")
-    table.to_csv(path, index=False, float_format="%.4f")
-    return table
+    kinds["expressions"] = wide.groupby("kind", sort=False).size()
+    return kinds.reset_index().assign(clips=clips)
 
 
 def main() -> None:
@@ -63,18 +52,13 @@ def main() -> None:
     for seed in p.parse_args().seeds:
         run = cache_dir() / "all_kinds" / f"all-kinds-{seed}"
         train([*FLAGS, "--seed", str(seed)], run, cache_dir())
-        annotations = {name: load_annotations(shapes_data(**s), "val") for name, s in SETS.items()}
-        kinds = [by_kind(seed, name, score(run, a)) for name, a in annotations.items()]
-        history = pd.read_csv(run / "history.csv")
-        history.insert(0, "seed", seed)
-        with lock(cache_dir() / "all_kinds" / "csv"):
-            with_seed("history.csv", seed, history)
-            kinds = with_seed("kinds.csv", seed, pd.concat(kinds))
-            print(kinds.round(3).to_string(index=False))
-            means = kinds[kinds.kind == "all"].groupby("clips", sort=False)
-            means = means[["expressions", *COLUMNS.values()]].mean().reset_index()
-            means = means.astype({"expressions": int}).rename(columns={"clips": "data"})
-            write_means(FOLDER, means.to_dict("records"), FLAGS)
+        scores = {k: score(run, load_annotations(shapes_data(**s), "val")) for k, s in SETS.items()}
+        kinds = pd.concat([by_kind(*found) for found in scores.items()])
+        means = pd.DataFrame([means_row(*found) for found in scores.items()])
+        with_seed(FOLDER / "history.csv", seed, pd.read_csv(run / "history.csv"))
+        print(with_seed(FOLDER / "kinds.csv", seed, kinds).round(3).to_string(index=False))
+        means = with_seed(FOLDER / "seeds.csv", seed, means)
+        write_means(FOLDER, over_seeds(means), FLAGS)
 
 
 if __name__ == "__main__":
