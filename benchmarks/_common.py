@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -74,22 +75,6 @@ def write_means(folder: Path, rows: list[dict], flags: list[str]) -> None:
     print(table.round(3).to_string(index=False))
 
 
-def with_seed(path: Path, seed: int, found: pd.DataFrame) -> pd.DataFrame:
-    "The table at `path` with `found` as its rows of the seed; several processes may."
-    found = found.assign(seed=seed)[["seed", *found.columns.drop("seed", errors="ignore")]]
-    with lock(cache_dir() / path.parent.name / "csv"):
-        old = pd.read_csv(path) if path.exists() else found[:0]
-        table = pd.concat([old[old.seed != seed], found]).sort_values("seed", kind="stable")
-        table.to_csv(path, index=False, float_format="%.4f")
-    return table
-
-
-def over_seeds(rows: pd.DataFrame) -> list[dict]:
-    "The means over the seeds of rows like those of `means_row`, a row a set of data."
-    means = rows.drop(columns="seed").groupby("data", sort=False).mean().reset_index()
-    return means.astype({"expressions": int}).to_dict("records")
-
-
 def is_done(path: Path, **key) -> bool:
     "Has the table at `path` a row with these values?"
     if not path.exists():
@@ -100,10 +85,40 @@ def is_done(path: Path, **key) -> bool:
 
 def append(path: Path, row: dict) -> None:
     "Add `row` to the table at `path`; several processes may."
-    with lock(cache_dir() / path.stem / "csv"):
+    replace_seed(path, pd.DataFrame([row]))
+
+
+def replace_seed(path: Path, found: pd.DataFrame, seed: int | None = None) -> pd.DataFrame:
+    "The table at `path` with `found` in place of its rows of `seed`; several processes may."
+    with lock(cache_dir() / path.parent.name / path.stem / "csv"):
         old = [pd.read_csv(path)] if path.exists() else []
-        table = pd.concat([*old, pd.DataFrame([row])])
+        if seed is not None:
+            found = pd.concat({seed: found}, names=["seed"]).reset_index("seed")
+            old = [table[table.seed != seed] for table in old]
+        table = pd.concat([*old, found])
+        if seed is not None:
+            table = table.sort_values("seed", kind="stable")
         table.to_csv(path, index=False, float_format="%.4f")
+    return table
+
+
+def train_seeds(folder: Path, flags: list[str], seeds: list[int], sets: dict) -> Iterator[tuple]:
+    """(seed, {name: scores}) of `rvos train` with `flags`, seed by seed, on `sets` of annotations.
+
+    Writes history.csv and seeds.csv, and means.csv of all seeds that are there. A run lies in
+    RVOS_HOME and goes on where it broke off.
+    """
+    folder.mkdir(exist_ok=True)
+    for seed in seeds:
+        run = cache_dir() / folder.name / f"{folder.name}-{seed}"
+        train([*flags, "--seed", str(seed)], run, cache_dir())
+        scores = {name: score(run, annotations) for name, annotations in sets.items()}
+        replace_seed(folder / "history.csv", pd.read_csv(run / "history.csv"), seed)
+        rows = pd.DataFrame([means_row(*found) for found in scores.items()])
+        rows = replace_seed(folder / "seeds.csv", rows, seed).drop(columns="seed")
+        means = rows.groupby("data", sort=False).mean().reset_index()
+        write_means(folder, means.astype({"expressions": int}).to_dict("records"), flags)
+        yield seed, scores
 
 
 def backward(trainer, batch: dict) -> None:

@@ -13,10 +13,9 @@ import argparse
 import shlex
 
 import pandas as pd
-from _common import HERE, means_row, over_seeds, score, train, with_seed, write_means
+from _common import HERE, replace_seed, train_seeds
 
 from rvos_nb.datasets import load_annotations
-from rvos_nb.runtime import cache_dir
 from rvos_nb.shapes import shapes_data
 
 FLAGS = shlex.split(
@@ -48,17 +47,12 @@ def main() -> None:
     "Train, score, write, seed by seed."
     p = argparse.ArgumentParser()
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    FOLDER.mkdir(exist_ok=True)
-    for seed in p.parse_args().seeds:
-        run = cache_dir() / "all_kinds" / f"all-kinds-{seed}"
-        train([*FLAGS, "--seed", str(seed)], run, cache_dir())
-        scores = {k: score(run, load_annotations(shapes_data(**s), "val")) for k, s in SETS.items()}
+    seeds = p.parse_args().seeds
+    sets = {name: load_annotations(shapes_data(**which), "val") for name, which in SETS.items()}
+    for seed, scores in train_seeds(FOLDER, FLAGS, seeds, sets):
         kinds = pd.concat([by_kind(*found) for found in scores.items()])
-        means = pd.DataFrame([means_row(*found) for found in scores.items()])
-        with_seed(FOLDER / "history.csv", seed, pd.read_csv(run / "history.csv"))
-        print(with_seed(FOLDER / "kinds.csv", seed, kinds).round(3).to_string(index=False))
-        means = with_seed(FOLDER / "seeds.csv", seed, means)
-        write_means(FOLDER, over_seeds(means), FLAGS)
+        kinds = replace_seed(FOLDER / "kinds.csv", kinds, seed)
+        print(kinds.round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ off.
 
 import argparse
 
-import pandas as pd
-from _common import BACKBONE, DAVIS, HERE, TEXT, means_row, named, over_seeds, score, train
-from _common import with_seed, write_means
+from _common import BACKBONE, DAVIS, HERE, TEXT, named, train_seeds
 
 from rvos_nb.copy_paste import copy_paste_splits
 from rvos_nb.datasets import load_annotations
@@ -28,19 +26,14 @@ def main() -> None:
     "Train, score, write, seed by seed."
     p = argparse.ArgumentParser()
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    FOLDER.mkdir(exist_ok=True)
+    seeds = p.parse_args().seeds
     davis, clips = named(DAVIS), cache_dir() / "best_on_davis" / "pasted"
     with lock(clips):
         copy_paste_splits(davis, clips, train=2, val=36, seed=0)
-    sets = {"val videos": davis, "copy-paste clips of them": clips}
-    for seed in p.parse_args().seeds:
-        run = cache_dir() / "best_on_davis" / f"best-{seed}"
-        train([*FLAGS, "--seed", str(seed)], run, cache_dir())
-        scores = {name: score(run, load_annotations(root, "val")) for name, root in sets.items()}
-        means = pd.DataFrame([means_row(*found) for found in scores.items()])
-        with_seed(FOLDER / "history.csv", seed, pd.read_csv(run / "history.csv"))
-        means = with_seed(FOLDER / "seeds.csv", seed, means)
-        write_means(FOLDER, over_seeds(means), FLAGS)
+    roots = {"val videos": davis, "copy-paste clips of them": clips}
+    sets = {name: load_annotations(root, "val") for name, root in roots.items()}
+    for _ in train_seeds(FOLDER, FLAGS, seeds, sets):
+        pass  # all that is wanted is written
 
 
 if __name__ == "__main__":
