@@ -166,8 +166,9 @@ class TransformersBackbone(nn.Module):
         try:
             self.model, untrained = _load_backbone(_local(name), weights)
         except (*_LOAD_ERRORS, SafetensorError) as e:
+            why = " ".join(str(e).split())[:160]
             raise RVOSError(
-                f"backbone {name!r} could not be loaded ({str(e).strip()[:120].splitlines()[0]}); "
+                f"backbone {name!r} could not be loaded ({why}); "
                 "expected a hub name or a local folder with config.json and weights that "
                 "transformers' AutoBackbone takes, 'tiny', or a torchvision classification model"
             ) from None

@@ -1,7 +1,5 @@
 "Backbones, tokenizers and text encoders: what they give, and what they say when they cannot."
 
-import importlib.util
-import json
 import re
 import shutil
 from pathlib import Path
@@ -259,9 +257,6 @@ def broken(backbones, tmp_path) -> Path:
     wide = tmp_path / "wide" / "model.safetensors"
     shutil.move(wide, copy("weights of another size") / wide.name)
     shutil.rmtree(tmp_path / "wide")
-    timm = {"model_type": "timm_backbone", "backbone": "resnet18"}
-    if importlib.util.find_spec("timm") is None:
-        (copy("needs timm") / "config.json").write_text(json.dumps(timm))
     return tmp_path
 
 

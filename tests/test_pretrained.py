@@ -133,10 +133,32 @@ def test_a_session_of_sam3_forgets(folders):
 
 
 def test_edgetam_runs(folders, tmp_path):
-    pytest.importorskip("timm", reason="EdgeTAM needs timm")
     model = load_segmenter(f"grounded-sam2:{folders['dino']},{tiny_edgetam(tmp_path / 'e')}", "cpu")
     model.detector.threshold = 0.0
     assert model.segment(moving(3), TEXTS).masks.shape == (3, 3, 48, 80)
+
+
+@pytest.mark.parametrize("kind", ["tracker", "backbone"])
+def test_without_timm_the_way_to_it_is_said(folders, tmp_path, kind):
+    "In a process of its own, for which timm is not there."
+    folder = tiny_edgetam(tmp_path / "edgetam")
+    if kind == "backbone":
+        config = {"model_type": "timm_backbone", "backbone": "resnet18"}
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+    code = f"""
+import sys
+sys.modules["timm"] = None
+from rvos_nb.config import RVOSError
+from rvos_nb.encoders import VisualBackbone
+from rvos_nb.tracking import Sam2Tracker
+try:
+    {"Sam2Tracker" if kind == "tracker" else "VisualBackbone"}({folder!r})
+except RVOSError as e:
+    print(e)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert folder in run.stdout and "pip install timm" in run.stdout, run
+    assert run.stdout.count("\n") == 1
 
 
 def test_owl_scores_each_expression_by_itself(folders):

@@ -161,9 +161,12 @@ def tiny_sam2(folder: Path) -> str:
 
 
 def tiny_edgetam(folder: Path) -> str:
-    "Needs timm, whose smallest backbone it has; the rest is small."
+    "EdgeTAM as it is published, with a backbone of timm and weights that mean nothing."
     torch.manual_seed(0)
-    cfg = tr.EdgeTamVideoConfig()
+    maps = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
+    repvit = tr.TimmWrapperConfig(architecture="repvit_m1", model_args=maps)
+    vision = tr.EdgeTamVisionConfig(backbone_config=repvit)
+    cfg = tr.EdgeTamVideoConfig(vision_config=vision)
     return _save(folder, tr.EdgeTamVideoModel(cfg), _sam2_processor(1024))
 
 
