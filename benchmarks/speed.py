@@ -131,6 +131,7 @@ def main(after: list[str]) -> None:
     path = HERE / "speed.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     rows = [row for row in rows if row["after"] not in after]
+    order = [way for _, way in PAIRS]
     with tempfile.TemporaryDirectory() as folder:
         run = os.environ.get("RVOS_RUN")
         if not run:
@@ -141,6 +142,7 @@ def main(after: list[str]) -> None:
         wanted = [pair for pair in PAIRS if pair[1] in after]
         for ways, threads in itertools.product(wanted, (1, 2)):
             rows.append(measure(run, threads, ways))
+            rows.sort(key=lambda row: order.index(row["after"]))
             table = pd.DataFrame(rows).round(3)
             table.to_csv(path, index=False)
     print(table.T.to_string())
