@@ -297,7 +297,7 @@ def _parts(gr, desk: _Desk) -> dict:
         with gr.Column(min_width=300):
             choices = [*desk.examples, _OWN]
             parts["name"] = gr.Dropdown(choices, value=first, label="clip", elem_id="clip")
-            how = dict(file_types=["video", ".gif"], height=160, elem_id="upload")
+            how = dict(file_types=["video", ".gif"], height=200, elem_id="upload")
             parts["upload"] = gr.File(label=f"or upload one, {hint}", **how)
             how = dict(interactive=False, buttons=[], height=240, elem_id="video")
             parts["video"] = gr.Video(clip, label="the clip", **how)
