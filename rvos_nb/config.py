@@ -168,7 +168,7 @@ class ModelConfig(_Group):
 
     target_weight: float = 0.0  # of a classifier that is fitted to the video in use; 0: none
     memory_frames: int = 0  # earlier frames whose cells a frame in use is compared with; 0: none
-    target_ridge: float = 1.0  # how much it shrinks: ridge over the mean variance of a feature
+    target_ridge: float = 1.0  # how much the target is shrunk: ridge over mean feature variance
 
     def __post_init__(self):
         super().__post_init__()
