@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from rvos_nb.config import Config
 from rvos_nb.evaluation import evaluate
+from rvos_nb.fit import Trainer
 from rvos_nb.runtime import cache_dir, lock
 from rvos_nb.segmenter import load_segmenter
 from rvos_nb.tables import mean_scores
@@ -53,6 +55,15 @@ def train(flags: list[str], run: Path, home: Path) -> float:
     )
     os.environ["RVOS_HOME"] = str(home)
     return time.monotonic() - start
+
+
+def train_here(cfg: Config) -> None:
+    "Train a run in this process, or go on with it; nothing is scored."
+    trainer = Trainer(cfg)
+    if not trainer.finished:
+        trainer.begin_run()
+        trainer.train_epochs()
+    trainer.close()
 
 
 def score(run: Path, annotations) -> pd.DataFrame:

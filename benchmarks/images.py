@@ -12,7 +12,7 @@ that mark less than a thousandth of the image. `wide recipe` draws its copy-past
 recipe of _wide_recipe.py.
 
     RVOS_DAVIS=... RVOS_COCO=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... \\
-        python benchmarks/images.py [--rows "with images"] [--seeds 0 1] [--size 256 448] [--fold 0]
+        python benchmarks/images.py [--rows ROW ...] [--seeds 0 1 2] [--size 256 448] [--fold 0]
 
 With `--fold`, choices can be made without a look at val videos and val images: every third training
 video and training image is held out, the rest trains, and what is held out is scored.
@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _common import HERE, NO_MEMORY, append, is_done, named, real_parts
+from _common import HERE, NO_MEMORY, append, is_done, named, real_parts, train_here
 from folds import FOLDS, fold_data, mean_J
 from _wide_recipe import wide_clips
 
@@ -38,7 +38,6 @@ from rvos_nb import sources
 from rvos_nb.copy_paste import copy_paste_clips, copy_paste_splits
 from rvos_nb.data import VideoRecord, other_expression
 from rvos_nb.datasets import load_annotations
-from rvos_nb.fit import Trainer
 from rvos_nb.metrics import region_similarity
 from rvos_nb.predictions import predictions_of
 from rvos_nb.pseudo_video import images_data
@@ -137,12 +136,8 @@ def trained(row: str, seed: int, size: tuple[int, int], data: Path, sets: tuple)
     same = dict(root=str(data), mix=mix, image_size=size, seed=seed, val_every=10_000, out=str(out))
     if row.startswith("wide"):
         sources.copy_paste_clips = partial(wide_clips, images=load_annotations(sets[1], "train"))
-    trainer = Trainer(Config.preset("best", **{**real_parts(), **NO_MEMORY, **same, **knobs}))
+    train_here(Config.preset("best", **{**real_parts(), **NO_MEMORY, **same, **knobs}))
     sources.copy_paste_clips = copy_paste_clips
-    if not trainer.finished:
-        trainer.begin_run()
-        trainer.train_epochs()
-    trainer.close()
     return out
 
 
@@ -150,7 +145,7 @@ def main() -> None:
     "Run what the command line names."
     p = argparse.ArgumentParser()
     p.add_argument("--rows", nargs="+", default=["without", "with images"])
-    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--size", type=int, nargs=2, default=(256, 448))
     p.add_argument("--fold", type=int, choices=range(FOLDS))
     p.add_argument("--threads", type=int, default=1)

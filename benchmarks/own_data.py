@@ -25,14 +25,13 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
-from _common import NO_MEMORY, append, is_done, named, real_parts, train
+from _common import NO_MEMORY, append, is_done, named, real_parts, train, train_here
 
 from rvos_nb.config import Config
 from rvos_nb.copy_paste import copy_paste_data
 from rvos_nb.data import Annotations
 from rvos_nb.datasets import load_annotations
 from rvos_nb.evaluation import evaluate
-from rvos_nb.fit import Trainer
 from rvos_nb.runtime import cache_dir, write_text
 from rvos_nb.segmenter import load_segmenter
 from rvos_nb.sharing import run_settings
@@ -148,10 +147,7 @@ def trained(videos: Annotations, variant: Variant, seed: int, base: Path) -> tup
         cfg = run_settings(base).replace(**SHORT, **FINE)
     root = own_data(videos, variant, seed)
     began = time.monotonic()
-    trainer = Trainer(cfg.replace(root=str(root), seed=seed, out=str(run), device="cpu"))
-    trainer.begin_run()
-    trainer.train_epochs()
-    trainer.close()
+    train_here(cfg.replace(root=str(root), seed=seed, out=str(run), device="cpu"))
     return run, time.monotonic() - began
 
 
