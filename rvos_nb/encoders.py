@@ -168,9 +168,8 @@ class TransformersBackbone(nn.Module):
         except (*_LOAD_ERRORS, SafetensorError) as e:
             why = " ".join(str(e).split())[:160]
             raise RVOSError(
-                f"backbone {name!r} could not be loaded ({why}); "
-                "expected a hub name or a local folder with config.json and weights that "
-                "transformers' AutoBackbone takes, 'tiny', or a torchvision classification model"
+                f"backbone {name!r} could not be loaded ({why}); expected a hub name or a local "
+                "folder for transformers' AutoBackbone, 'tiny', or a torchvision classification model"
             ) from None
         if untrained:
             raise RVOSError(
