@@ -169,7 +169,7 @@ class TransformersBackbone(nn.Module):
             why = " ".join(str(e).split())[:160]
             raise RVOSError(
                 f"backbone {name!r} could not be loaded ({why}); expected a hub name or a local "
-                "folder for transformers' AutoBackbone, 'tiny', or a torchvision classification model"
+                "folder for transformers' AutoBackbone, 'tiny', or a torchvision classifier"
             ) from None
         if untrained:
             raise RVOSError(
