@@ -4,6 +4,7 @@ Real data and weights are used only where the environment names them.
 """
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def pytest_configure(config):
     )
     for kind in ("DeprecationWarning", "FutureWarning"):  # about a call of ours: an error
         config.addinivalue_line("filterwarnings", f"error::{kind}:rvos_nb")
+    # a shell's background job ignores Ctrl-C, and hands that on to the processes of the tests
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     os.environ["MPLBACKEND"] = "Agg"
