@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _common import HERE, NO_MEMORY, append, backward, is_done, real_parts
+from _common import HERE, NO_MEMORY, append, backward, is_done, real_parts, train_here
 
 from rvos_nb.checkpoints import load_best
 from rvos_nb.config import Config
@@ -186,10 +186,7 @@ def train_row(row: str, cfg: Config, out: Path, minutes: float) -> tuple[Config,
         write_text(note, json.dumps({"cached": cached, "knobs": knobs}))
     known = json.loads(note.read_text())
     cfg = cfg.replace(**known["knobs"], out=str(out))
-    trainer = Trainer(cfg)
-    trainer.begin_run()
-    trainer.train_epochs()
-    trainer.close()
+    train_here(cfg)
     return cfg, known["cached"]
 
 

@@ -1,4 +1,4 @@
-"""The preset `best` on real video, on the CPU, from nothing: writes best_on_davis/.
+"""The preset `best` on real video, on the CPU, on frozen encoders: writes best_on_davis/.
 
 Scored with the last weights of the fixed schedule: on the val videos, and on 36 copy-paste clips
 of them (seed 0) with the right and with the swapped expression. seeds.csv holds each seed,

@@ -21,14 +21,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 import tyro
-from _common import NO_MEMORY, append, is_done, real_parts
+from _common import NO_MEMORY, append, is_done, real_parts, train_here
 
 from rvos_nb.checkpoints import _ANSWERS, load_best
 from rvos_nb.config import Config, ModelConfig
 from rvos_nb.copy_paste import copy_paste_splits
 from rvos_nb.datasets import load_annotations
 from rvos_nb.evaluation import evaluate
-from rvos_nb.fit import Trainer
 from rvos_nb.runtime import cache_dir, lock, write_text
 from rvos_nb.segmenter import RVOSSegmenter
 
@@ -95,12 +94,7 @@ def main() -> None:
         if not args.of:
             same = dict(val_every=10_000, seed=seed, out=str(folder), **NO_MEMORY)
             preset = Config.preset("best", **{**parts, **same, "root": str(data)})
-            trainer = Trainer(
-                tyro.cli(tyro.conf.OmitArgPrefixes[Config], args=flags, default=preset)
-            )
-            trainer.begin_run()
-            trainer.train_epochs()
-            trainer.close()
+            train_here(tyro.cli(tyro.conf.OmitArgPrefixes[Config], args=flags, default=preset))
         pasted = cache_dir() / "folds" / f"copy-paste{fold}"
         with lock(pasted):
             copy_paste_splits(data, pasted, train=2, val=20, frames=12, frame_stride=2, seed=0)
