@@ -2,7 +2,8 @@
 one row a (model, data, seed, budget). Rows that are there are kept: it can be stopped and resumed.
 
 Each model gets as many steps as fit into the same time (3 minutes, one thread), by timing a few
-steps; copy-paste clips and feature caches come before, and `cache_s` is what they took. The last
+steps; a seed that is added later, perhaps on another machine, gets the mean of those that are
+there. Copy-paste clips and feature caches come before, and `cache_s` is what they took. The last
 weights are scored: J and J&F of every val expression, J (swapped), and J by kind of expression.
 Data: `real` (RVOS_DAVIS; its val videos, and copy-paste clips of them, fixed by seed 0) and
 `shapes` (talking shapes of all kinds; everything trained from nothing). `best` is the preset with
@@ -11,7 +12,7 @@ its own schedule, beside models with the full budget:
 The rows of MORE, variants of +copy-paste, run where --rows names them; `more` means all of them.
 
     RVOS_DAVIS=... RVOS_BACKBONE_WEIGHTS=... RVOS_TEXT_ENCODER=... python benchmarks/ablation.py \\
-        [--minutes 3] [--seeds 0 1] [--data real shapes] [--rows report best ...]
+        [--minutes 3] [--seeds 0 1 2] [--data real shapes] [--rows report best ...]
 """
 
 import argparse
@@ -154,19 +155,32 @@ def seconds_per_step(trainer: Trainer, epoch: int) -> float:
     return float(np.median(seconds[3:]))
 
 
-def fitted(cfg: Config, minutes: float) -> tuple[dict, float]:
-    "Knobs that give `cfg` as many steps as fit into `minutes`; seconds that its caches took."
+def known_steps(row: str, data: str, minutes: float) -> int | None:
+    "Steps that this row had with other seeds, their mean; None where it is the first."
+    path = HERE / "ablation.csv"
+    if not path.exists():
+        return None
+    table = pd.read_csv(path)
+    mine = table[(table.row == row) & (table.data == data) & (table.minutes == minutes)]
+    return round(mine.steps.mean()) if len(mine) else None
+
+
+def fitted(cfg: Config, minutes: float, steps: int | None) -> tuple[dict, float]:
+    "Knobs for these steps, else for as many as fit into `minutes`; seconds that its caches took."
     start = time.monotonic()
     timing = cache_dir() / "ablation" / f"timing-{os.getpid()}"
     trainer = Trainer(cfg.replace(out=str(timing)))
     trainer.begin_run()  # makes the feature cache
     cached = time.monotonic() - start
-    share = cfg.data.image_epochs  # the first epochs may have single frames
-    step = (1 - share) * seconds_per_step(trainer, cfg.optim.epochs - 1)
-    if share:
-        step += share * seconds_per_step(trainer, 0)
+    if steps is None:
+        share = cfg.data.image_epochs  # the first epochs may have single frames
+        step = (1 - share) * seconds_per_step(trainer, cfg.optim.epochs - 1)
+        if share:
+            step += share * seconds_per_step(trainer, 0)
+        clips = int(60 * minutes / step * cfg.data.batch_size)
+    else:
+        clips = steps * cfg.data.batch_size * cfg.optim.grad_accum_steps
     trainer.close()
-    clips = int(60 * minutes / step * cfg.data.batch_size)
     if cfg.optim.schedule == "restarts":  # whole epochs, as the report has them
         size = min(cfg.data.epoch_size or len(trainer.train_loader.dataset), clips)
         epochs = max(1, clips // size)
@@ -176,11 +190,13 @@ def fitted(cfg: Config, minutes: float) -> tuple[dict, float]:
     return dict(epochs=epochs, epoch_size=size, val_every=10_000), cached
 
 
-def train_row(row: str, cfg: Config, out: Path, minutes: float) -> tuple[Config, float]:
+def train_row(
+    row: str, cfg: Config, out: Path, minutes: float, steps: int | None
+) -> tuple[Config, float]:
     "Train a row, or go on with it; its Config and the seconds that its caches took."
     note = out / "fitted.json"
     if not note.exists():
-        knobs, cached = fitted(cfg, minutes)
+        knobs, cached = fitted(cfg, minutes, steps)
         if row == "best":  # its own schedule
             knobs = dict(val_every=10_000)
         write_text(note, json.dumps({"cached": cached, "knobs": knobs}))
@@ -209,7 +225,8 @@ def run_row(row: str, data: str, seed: int, minutes: float) -> dict | None:
     start = time.monotonic()
     trained = "+copy-paste" if row == "+single object" else row  # the same run, answered otherwise
     name = f"{data}-{trained.strip('+').replace(' ', '-')}-{seed}-{minutes:g}"
-    cfg, cached = train_row(row, cfg, cache_dir() / "ablation" / name, minutes)
+    steps = known_steps(row, data, minutes)
+    cfg, cached = train_row(row, cfg, cache_dir() / "ablation" / name, minutes, steps)
     model, state = load_best(Path(cfg.run.out) / "last.pth")
     model.cfg.single_object = cfg.model.single_object
     history = pd.DataFrame(state["history"])
@@ -254,7 +271,7 @@ def main() -> None:
     "Run what the command line names."
     p = argparse.ArgumentParser()
     p.add_argument("--minutes", type=float, default=3.0)
-    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--data", nargs="+", default=["real", "shapes"])
     p.add_argument("--rows", nargs="+", default=[*STEPS, HEAD, *SHAPES_STEPS])
     p.add_argument("--threads", type=int, default=1)

@@ -297,6 +297,9 @@ class _Life(_Epochs):
 
     def begin_run(self) -> None:
         "Take over weights or state where the Config says so; write what stays the same."
+        if self.finished:
+            other = f"another run needs another {knob('out')}"
+            raise RVOSError(f"{self.run.out} is finished, nothing is left to begin; {other}")
         if self.last:
             self.resume(self.last)
             self.last = None

@@ -274,13 +274,17 @@ def test_a_finished_run_stays_as_it_is(cfg, capsys, monkeypatch, knobs):
     assert again.best_iou == pytest.approx(first.best_iou, abs=1e-5)
     pd.testing.assert_frame_equal(again.history, first.history)
     assert (again.folder / "last.pth").read_bytes() == before
+    with pytest.raises(RVOSError, match="is finished, nothing is left to begin; another run needs"):
+        began(cfg)
 
 
 def began(cfg: Config) -> Trainer:
     "A run that has begun, and let go of its folder."
     trainer = Trainer(cfg)
-    trainer.begin_run()
-    trainer.close()
+    try:
+        trainer.begin_run()
+    finally:
+        trainer.close()
     return trainer
 
 
