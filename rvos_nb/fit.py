@@ -94,8 +94,7 @@ class _Setup(_Folder):
         self.select_loader = self._loader(self.selector, train=False)
 
     def _loader(self, split: str, **how):
-        how["device"] = self.device
-        return make_loader(self.splits[split], self.cfg, self.tokenizer, **how)
+        return make_loader(self.splits[split], self.cfg, self.tokenizer, device=self.device, **how)
 
     def _build(self, cfg: Config) -> None:
         self.loss_fn = RVOSLoss(cfg.loss)
@@ -254,8 +253,7 @@ class _Epochs(_Watched):
             return {}
         last = number == self.cfg.optim.epochs
         if last or number % self.cfg.run.val_every == 0:
-            model = self.bare_model
-            row |= validate(model, self.select_loader, self.loss_fn, self.accelerator)
+            row |= validate(self.bare_model, self.select_loader, self.loss_fn, self.accelerator)
         if cuda:
             row["peak_gpu_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
             torch.cuda.empty_cache()
@@ -298,8 +296,7 @@ class _Life(_Epochs):
     def begin_run(self) -> None:
         "Take over weights or state where the Config says so; write what stays the same."
         if self.finished:
-            other = f"another run needs another {knob('out')}"
-            raise RVOSError(f"{self.run.out} is finished, nothing is left to begin; {other}")
+            raise RVOSError(f"{self.run.out} is finished; another run needs another {knob('out')}")
         if self.last:
             self.resume(self.last)
             self.last = None

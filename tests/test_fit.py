@@ -274,7 +274,7 @@ def test_a_finished_run_stays_as_it_is(cfg, capsys, monkeypatch, knobs):
     assert again.best_iou == pytest.approx(first.best_iou, abs=1e-5)
     pd.testing.assert_frame_equal(again.history, first.history)
     assert (again.folder / "last.pth").read_bytes() == before
-    with pytest.raises(RVOSError, match="is finished, nothing is left to begin; another run needs"):
+    with pytest.raises(RVOSError, match="is finished; another run needs another --out"):
         began(cfg)
 
 
