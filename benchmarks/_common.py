@@ -86,12 +86,17 @@ def write_means(folder: Path, rows: list[dict], flags: list[str]) -> None:
     print(table.round(3).to_string(index=False))
 
 
+def rows_with(path: Path, **key) -> pd.DataFrame:
+    "The rows with these values of the table at `path`; none where there is no table."
+    if not path.exists():
+        return pd.DataFrame()
+    table = pd.read_csv(path)
+    return table[(table[list(key)] == pd.Series(key)).all(axis=1)]
+
+
 def is_done(path: Path, **key) -> bool:
     "Has the table at `path` a row with these values?"
-    if not path.exists():
-        return False
-    table = pd.read_csv(path)
-    return bool((table[list(key)] == pd.Series(key)).all(axis=1).any())
+    return len(rows_with(path, **key)) > 0
 
 
 def append(path: Path, row: dict) -> None:

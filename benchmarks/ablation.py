@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _common import HERE, NO_MEMORY, append, backward, is_done, real_parts, train_here
+from _common import HERE, NO_MEMORY, append, backward, is_done, real_parts, rows_with, train_here
 
 from rvos_nb.checkpoints import load_best
 from rvos_nb.config import Config
@@ -37,6 +37,7 @@ from rvos_nb.sources import load_splits
 from rvos_nb.runtime import cache_dir, lock, write_text
 from rvos_nb.segmenter import RVOSSegmenter
 
+PATH = HERE / "ablation.csv"
 HEAD = "report's head on cached features"
 SHAPES_PARTS = dict(
     split_kind="all",
@@ -157,12 +158,8 @@ def seconds_per_step(trainer: Trainer, epoch: int) -> float:
 
 def known_steps(row: str, data: str, minutes: float) -> int | None:
     "Steps that this row had with other seeds, their mean; None where it is the first."
-    path = HERE / "ablation.csv"
-    if not path.exists():
-        return None
-    table = pd.read_csv(path)
-    mine = table[(table.row == row) & (table.data == data) & (table.minutes == minutes)]
-    return round(mine.steps.mean()) if len(mine) else None
+    others = rows_with(PATH, row=row, data=data, minutes=minutes)
+    return round(others.steps.mean()) if len(others) else None
 
 
 def fitted(cfg: Config, minutes: float, steps: int | None) -> tuple[dict, float]:
@@ -275,14 +272,14 @@ def main() -> None:
     p.add_argument("--data", nargs="+", default=["real", "shapes"])
     p.add_argument("--rows", nargs="+", default=[*STEPS, HEAD, *SHAPES_STEPS])
     p.add_argument("--threads", type=int, default=1)
-    args, path = p.parse_args(), HERE / "ablation.csv"
+    args = p.parse_args()
     torch.set_num_threads(args.threads)
     rows = [row for name in args.rows for row in (MORE if name == "more" else [name])]
     jobs = [(r, d, s) for s in args.seeds for d in args.data for r in dict.fromkeys(rows)]
     for row, data, seed in jobs:
         key = dict(row=row, data=data, seed=seed, minutes=args.minutes)
-        if not is_done(path, **key) and (found := run_row(**key)):
-            append(path, found)
+        if not is_done(PATH, **key) and (found := run_row(**key)):
+            append(PATH, found)
 
 
 if __name__ == "__main__":
